@@ -1,0 +1,304 @@
+//! Time as a value: the only place that reads a clock.
+//!
+//! Two times are told apart. **Steady** time never jumps and never runs backwards; every life,
+//! deadline and age is counted in it. **Wall** time is what other processes understand; it stands in
+//! the bytes that leave this process (entry header, ledger, stream) and nowhere else. Steady time is
+//! given in milliseconds since the Unix epoch *as the wall clock stood when the clock was made*, so
+//! that the two are equal until somebody sets the system's clock, and [`Clock::wall_offset`] is by
+//! how much they differ since.
+//!
+//! A read of the system's clock costs about 20-40 ns, a third of a memory hit. So hits look at
+//! [`Clock::coarse`], one relaxed load of a value that a ticker thread renews every 100 ms, and
+//! only an entry whose deadline is within [`COARSE_SLACK_MS`] of it asks for the exact time. Expiry is
+//! therefore exact to the millisecond, unless the ticker thread is starved for more than
+//! 900 ms; it is then late by that surplus.
+//!
+//! On Linux steady time counts the time the machine was suspended (`CLOCK_BOOTTIME`), so that an
+//! entry does not survive its TTL in a sleeping laptop.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+/// How far ahead of the coarse time a deadline must be for the coarse time to decide, in milliseconds:
+/// ten times the period of the ticker.
+pub(crate) const COARSE_SLACK_MS: u64 = 1_000;
+
+/// How often the ticker renews the coarse time.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Where a cache reads the time: the system's, or one that a test moves by hand.
+///
+/// Cheap to clone; clones show the same time. Give a manual clock to
+/// [`Builder::clock`](crate::Builder::clock) to test how a service behaves when entries expire,
+/// without sleeping.
+///
+/// ```
+/// use aurum_cache::Clock;
+/// use std::time::Duration;
+///
+/// let clock = Clock::manual();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(30));
+/// assert_eq!(clock.now().duration_since(before).unwrap(), Duration::from_secs(30));
+/// ```
+#[derive(Clone)]
+pub struct Clock {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Steady milliseconds: of the last tick, or of the last `advance` for a manual clock.
+    coarse: AtomicU64,
+    source: Source,
+}
+
+enum Source {
+    System {
+        /// Steady time at `origin`, in milliseconds since the Unix epoch.
+        origin_ms: u64,
+        /// The monotonic clock when this clock was made.
+        origin: Duration,
+    },
+    Manual {
+        /// Wall time minus steady time, in milliseconds.
+        wall_offset: AtomicI64,
+    },
+}
+
+impl Clock {
+    /// The system's clock; what a cache uses unless told otherwise.
+    pub fn system() -> Self {
+        static SYSTEM: OnceLock<Clock> = OnceLock::new();
+        let clock = SYSTEM.get_or_init(|| {
+            let origin_ms = wall_now_ms();
+            let source = Source::System { origin_ms, origin: monotonic() };
+            Clock { inner: Arc::new(Inner { coarse: AtomicU64::new(origin_ms), source }) }
+        });
+        let clock = clock.clone();
+        ensure_ticker(&clock.inner);
+        clock
+    }
+
+    /// A clock that stands still until [`advance`](Self::advance) moves it. Starts at the present wall time.
+    pub fn manual() -> Self {
+        let source = Source::Manual { wall_offset: AtomicI64::new(0) };
+        Self { inner: Arc::new(Inner { coarse: AtomicU64::new(wall_now_ms()), source }) }
+    }
+
+    /// Moves a manual clock forward. A part of a millisecond counts as a whole one, so that no advance is lost.
+    /// Does nothing to the system's clock.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual { .. } = self.inner.source {
+            let ms = u64::try_from(by.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            let add = |now: u64| Some(now.saturating_add(ms).min(LATEST_MS));
+            let _ = self.inner.coarse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+        }
+    }
+
+    /// Sets the wall clock of a manual clock forward or back by whole milliseconds, as an operator or a time server does,
+    /// while steady time goes on. Does nothing to the system's clock.
+    pub fn jump_wall(&self, by_ms: i64) {
+        if let Source::Manual { wall_offset } = &self.inner.source {
+            let add = |offset: i64| Some(offset.saturating_add(by_ms));
+            let _ = wall_offset.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+        }
+    }
+
+    /// The wall time.
+    pub fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.wall_ms())
+    }
+
+    /// Steady milliseconds, exact.
+    pub(crate) fn steady(&self) -> u64 {
+        match &self.inner.source {
+            Source::System { origin_ms, origin } => {
+                let elapsed = monotonic().saturating_sub(*origin);
+                origin_ms.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+            }
+            Source::Manual { .. } => self.inner.coarse.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Steady milliseconds, at most one tick old; one relaxed load.
+    #[inline]
+    pub(crate) fn coarse(&self) -> u64 {
+        self.inner.coarse.load(Ordering::Relaxed)
+    }
+
+    /// Is `deadline` (steady milliseconds) in the future? Exact, and nearly always one load and one compare.
+    #[inline]
+    pub(crate) fn is_before(&self, deadline: u64) -> bool {
+        self.coarse().saturating_add(COARSE_SLACK_MS) < deadline || self.is_before_exactly(deadline)
+    }
+
+    #[cold]
+    fn is_before_exactly(&self, deadline: u64) -> bool {
+        self.steady() < deadline
+    }
+
+    /// Wall time in milliseconds since the Unix epoch.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        match &self.inner.source {
+            Source::System { .. } => wall_now_ms(),
+            Source::Manual { wall_offset } => {
+                self.inner.coarse.load(Ordering::SeqCst).saturating_add_signed(wall_offset.load(Ordering::SeqCst)).min(LATEST_MS)
+            }
+        }
+    }
+
+    /// Wall time minus steady time, in milliseconds: zero until the system's clock is set. Add it to a steady time that
+    /// leaves the process, subtract it from a wall time that comes in.
+    pub(crate) fn wall_offset(&self) -> i64 {
+        match &self.inner.source {
+            Source::System { .. } => (wall_now_ms() as i64).saturating_sub(self.steady() as i64),
+            Source::Manual { wall_offset } => wall_offset.load(Ordering::SeqCst),
+        }
+    }
+
+    /// A stopwatch for measuring how long work took. Always real time, also with a manual clock.
+    pub(crate) fn stopwatch() -> Stopwatch {
+        #[allow(clippy::disallowed_methods)] // this file is the one that reads clocks
+        Stopwatch(std::time::Instant::now())
+    }
+}
+
+/// The latest time the clock tells: the year 9999. Later ones cannot be shown as a date.
+pub(crate) const LATEST_MS: u64 = 253_402_300_799_000;
+
+/// Real time since it was made.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.inner.source {
+            Source::System { .. } => f.write_str("Clock(system)"),
+            Source::Manual { .. } => write!(f, "Clock(manual, {} ms)", self.coarse()),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // this file is the one that reads clocks
+fn wall_now_ms() -> u64 {
+    // A clock before 1970 reads as 1970: everything is then from the future, and its age is zero.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(LATEST_MS).min(LATEST_MS)
+}
+
+/// A clock that nobody can set.
+#[cfg(all(target_os = "linux", feature = "disk"))]
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// A clock that nobody can set.
+#[cfg(not(all(target_os = "linux", feature = "disk")))]
+#[allow(clippy::disallowed_methods)] // this file is the one that reads clocks
+fn monotonic() -> Duration {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed()
+}
+
+/// Starts the ticker of the system clock if it is not running. The thread ends by itself once only
+/// it and the static hold the clock, so a process without caches has no thread of ours.
+fn ensure_ticker(clock: &Arc<Inner>) {
+    static RUNNING: Mutex<bool> = Mutex::new(false);
+    let mut running = RUNNING.lock();
+    refresh(clock);
+    if *running {
+        return;
+    }
+    let weak: Weak<Inner> = Arc::downgrade(clock);
+    let ticker = move || {
+        loop {
+            std::thread::sleep(TICK);
+            let mut running = RUNNING.lock();
+            match weak.upgrade() {
+                // This upgrade and the static hold one each.
+                Some(clock) if Arc::strong_count(&clock) > 2 => refresh(&clock),
+                _ => {
+                    *running = false;
+                    return;
+                }
+            }
+        }
+    };
+    // No thread to be had: the coarse time then stands still and never rules an entry fresh for
+    // longer than it should, because `steady` is asked near a deadline ... which it would never reach.
+    // So fall back to exactness: see `refresh`.
+    match std::thread::Builder::new().name("aurum-clock".into()).spawn(ticker) {
+        Ok(_) => *running = true,
+        Err(_) => clock.coarse.store(u64::MAX, Ordering::Relaxed),
+    }
+}
+
+/// Renews the coarse time. Without a ticker thread it stays at `u64::MAX`, and every question is answered exactly.
+fn refresh(clock: &Arc<Inner>) {
+    let now = Clock { inner: clock.clone() }.steady();
+    clock.coarse.store(now, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual();
+        let (steady, wall) = (clock.steady(), clock.wall_ms());
+        clock.advance(Duration::from_millis(1500));
+        assert_eq!(clock.steady(), steady + 1500);
+        clock.jump_wall(-3_600_000);
+        assert_eq!(clock.steady(), steady + 1500);
+        assert_eq!(clock.wall_ms(), wall + 1500 - 3_600_000);
+        assert_eq!(clock.wall_offset(), -3_600_000);
+    }
+
+    #[test]
+    fn a_deadline_is_judged_exactly_near_and_far() {
+        let clock = Clock::manual();
+        let now = clock.steady();
+        assert!(clock.is_before(now + 1));
+        assert!(clock.is_before(now + COARSE_SLACK_MS + 1));
+        assert!(!clock.is_before(now));
+        assert!(!clock.is_before(0));
+    }
+
+    #[test]
+    fn the_system_clock_ticks_and_agrees_with_itself() {
+        let clock = Clock::system();
+        let (first, coarse) = (clock.steady(), clock.coarse());
+        assert!(coarse <= first);
+        assert!(clock.steady() >= first);
+        assert!(clock.wall_offset().abs() < 10_000);
+    }
+
+    #[test]
+    fn no_advance_overflows() {
+        let clock = Clock::manual();
+        clock.advance(Duration::MAX);
+        clock.advance(Duration::MAX);
+        clock.jump_wall(i64::MAX);
+        let _ = clock.now();
+        clock.jump_wall(i64::MIN);
+        let _ = clock.now();
+    }
+}

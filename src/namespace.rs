@@ -1,0 +1,253 @@
+//! Named groups of keys, and the small numbers that stand for them inside.
+//!
+//! A [`Namespace`] is a name with its hash, made at compile time. Inside, entries carry a
+//! [`NamespaceId`] of two bytes; the register that hands them out is one table per process,
+//! append-only, read without a lock. An id never leaves the process: disk and Redis hold names.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
+
+use crate::error::{Error, ErrorKind};
+
+/// The longest name of a namespace, in bytes.
+pub const MAX_NAMESPACE_BYTES: usize = 64;
+
+/// How many namespaces one process can use. A bound, so that names taken from data cannot grow without end.
+pub const MAX_NAMESPACES: usize = 1024;
+
+/// A named group of keys: a key in one namespace is never seen in another, in any tier.
+///
+/// Eight are given; services add their own as constants. Two namespaces are the same if their names are.
+///
+/// ```
+/// use aurum_cache::Namespace;
+///
+/// const PRICES: Namespace = Namespace::new("prices");
+/// assert_eq!(PRICES.name(), "prices");
+/// assert_ne!(PRICES, Namespace::CURVES);
+/// ```
+///
+/// A bad name does not compile:
+///
+/// ```compile_fail
+/// const BAD: aurum_cache::Namespace = aurum_cache::Namespace::new("no spaces, please");
+/// ```
+#[derive(Clone, Copy)]
+pub struct Namespace {
+    name: &'static str,
+    /// FNV-1a of the name: where the search in the register begins. Never stands for the name.
+    hash: u32,
+}
+
+impl Namespace {
+    /// Forward curves.
+    pub const CURVES: Self = Self::new("curves");
+    /// Scenarios.
+    pub const SCENARIOS: Self = Self::new("scenarios");
+    /// Data about data.
+    pub const METADATA: Self = Self::new("metadata");
+    /// Data of the U.S. Energy Information Administration.
+    pub const EIA_DATA: Self = Self::new("eia_data");
+    /// Data of other outside sources.
+    pub const EXTERNAL_DATA: Self = Self::new("external_data");
+    /// What belongs to a user.
+    pub const USER_DATA: Self = Self::new("user_data");
+    /// Settings of the service.
+    pub const SYSTEM_CONFIG: Self = Self::new("system_config");
+    /// Everything else; where the old interface keeps its keys.
+    pub const GENERAL: Self = Self::new("general");
+
+    /// The eight given namespaces.
+    pub const GIVEN: [Self; 8] = [
+        Self::CURVES,
+        Self::SCENARIOS,
+        Self::METADATA,
+        Self::EIA_DATA,
+        Self::EXTERNAL_DATA,
+        Self::USER_DATA,
+        Self::SYSTEM_CONFIG,
+        Self::GENERAL,
+    ];
+
+    /// A namespace of your own: 1 to [`MAX_NAMESPACE_BYTES`] bytes of `a-z`, `0-9`, `_`, `-` and `.`.
+    ///
+    /// # Panics
+    ///
+    /// On any other name; in a constant, where it belongs, that is a compile error. A name that is
+    /// only known at run time goes through [`Namespace::parse`].
+    pub const fn new(name: &'static str) -> Self {
+        assert!(
+            is_valid(name),
+            "a namespace is named with 1 to 64 bytes of a-z, 0-9, '_', '-' and '.'"
+        );
+        Self { name, hash: fnv(name) }
+    }
+
+    /// A namespace from a name that comes from outside (an argument, a setting). The name is kept for the life of the process.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidNamespace`] if the name is not allowed, or if the process uses [`MAX_NAMESPACES`] already.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        if !is_valid(name) {
+            let advice = "is no namespace; use 1 to 64 bytes of a-z, 0-9, '_', '-' and '.'";
+            return Err(Error::new(ErrorKind::InvalidNamespace, format!("namespace {}", crate::error::shown(name)), advice));
+        }
+        Ok(intern(name, |name| Box::leak(name.to_owned().into_boxed_str()))?.namespace())
+    }
+
+    /// Its name: `"curves"`, `"eia_data"`, ...
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// Its number in this process.
+    #[inline]
+    pub(crate) fn id(self) -> Result<NamespaceId, Error> {
+        match find(self.name, self.hash) {
+            Slot::Taken(id) => Ok(id),
+            Slot::Free => intern(self.name, |_| self.name),
+        }
+    }
+}
+
+impl PartialEq for Namespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Namespace {}
+
+impl Hash for Namespace {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name)
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Namespace({})", self.name)
+    }
+}
+
+/// A namespace's number in this process, 0 to [`MAX_NAMESPACES`] - 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NamespaceId(pub(crate) u16);
+
+impl NamespaceId {
+    /// The namespace it stands for.
+    pub(crate) fn namespace(self) -> Namespace {
+        // Ids are handed out by `intern` alone, after the slot was filled.
+        match REGISTER.get(usize::from(self.0)).and_then(OnceLock::get) {
+            Some(namespace) => *namespace,
+            None => Namespace::GENERAL,
+        }
+    }
+}
+
+/// Open addressing with linear search; the slot's number is the id. Slots are filled once and never emptied.
+static REGISTER: [OnceLock<Namespace>; MAX_NAMESPACES] = [const { OnceLock::new() }; MAX_NAMESPACES];
+
+enum Slot {
+    Taken(NamespaceId),
+    Free,
+}
+
+#[inline]
+fn find(name: &str, hash: u32) -> Slot {
+    let start = hash as usize;
+    for step in 0..MAX_NAMESPACES {
+        let index = (start + step) % MAX_NAMESPACES;
+        match REGISTER[index].get() {
+            Some(known) if known.hash == hash && (std::ptr::eq(known.name, name) || known.name == name) => {
+                return Slot::Taken(NamespaceId(index as u16));
+            }
+            Some(_) => {}
+            None => return Slot::Free,
+        }
+    }
+    Slot::Free
+}
+
+#[cold]
+fn intern(name: &str, keep: impl FnOnce(&str) -> &'static str) -> Result<NamespaceId, Error> {
+    let hash = fnv(name);
+    if let Slot::Taken(id) = find(name, hash) {
+        return Ok(id);
+    }
+    let namespace = Namespace { name: keep(name), hash };
+    for step in 0..MAX_NAMESPACES {
+        let index = (hash as usize + step) % MAX_NAMESPACES;
+        // Two threads may race for a slot: whoever loses looks at the winner's name.
+        if *REGISTER[index].get_or_init(|| namespace) == namespace {
+            return Ok(NamespaceId(index as u16));
+        }
+    }
+    let advice = format!("is one too many; a process can use {MAX_NAMESPACES} namespaces");
+    Err(Error::new(ErrorKind::InvalidNamespace, format!("namespace \"{name}\""), advice))
+}
+
+const fn is_valid(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.len() > MAX_NAMESPACE_BYTES {
+        return false;
+    }
+    let mut i = 0;
+    while i < bytes.len() {
+        if !matches!(bytes[i], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.') {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+const fn fnv(name: &str) -> u32 {
+    let bytes = name.as_bytes();
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_eight_names_are_what_the_old_service_called_them() {
+        let names: Vec<_> = Namespace::GIVEN.iter().map(|ns| ns.name()).collect();
+        assert_eq!(
+            names,
+            ["curves", "scenarios", "metadata", "eia_data", "external_data", "user_data", "system_config", "general"]
+        );
+    }
+
+    #[test]
+    fn a_name_has_one_id_however_it_was_made() {
+        let at_compile_time = const { Namespace::new("one-id") };
+        let at_run_time = Namespace::parse(&String::from("one-id")).unwrap();
+        assert_eq!(at_compile_time.id().unwrap(), at_run_time.id().unwrap());
+        assert_eq!(at_compile_time.id().unwrap().namespace(), at_run_time);
+        assert_ne!(at_compile_time.id().unwrap(), Namespace::CURVES.id().unwrap());
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_with_its_name_in_the_text() {
+        for bad in ["", "UPPER", "a b", "ü", &"x".repeat(65)] {
+            let error = Namespace::parse(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidNamespace);
+        }
+    }
+}
