@@ -176,6 +176,7 @@ pub(crate) struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
     pub(crate) fn elapsed(self) -> Duration {
+        #[allow(clippy::disallowed_methods)] // this file is the one that reads clocks
         self.0.elapsed()
     }
 }
@@ -203,14 +204,14 @@ fn wall_now_ms() -> u64 {
 }
 
 /// A clock that nobody can set.
-#[cfg(all(target_os = "linux", feature = "disk"))]
+#[cfg(target_os = "linux")]
 fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// A clock that nobody can set.
-#[cfg(not(all(target_os = "linux", feature = "disk")))]
+#[cfg(not(target_os = "linux"))]
 #[allow(clippy::disallowed_methods)] // this file is the one that reads clocks
 fn monotonic() -> Duration {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
@@ -241,16 +242,14 @@ fn ensure_ticker(clock: &Arc<Inner>) {
             }
         }
     };
-    // No thread to be had: the coarse time then stands still and never rules an entry fresh for
-    // longer than it should, because `steady` is asked near a deadline ... which it would never reach.
-    // So fall back to exactness: see `refresh`.
+    // No thread to be had: with the coarse time at its maximum every question is answered exactly.
     match std::thread::Builder::new().name("aurum-clock".into()).spawn(ticker) {
         Ok(_) => *running = true,
         Err(_) => clock.coarse.store(u64::MAX, Ordering::Relaxed),
     }
 }
 
-/// Renews the coarse time. Without a ticker thread it stays at `u64::MAX`, and every question is answered exactly.
+/// Renews the coarse time.
 fn refresh(clock: &Arc<Inner>) {
     let now = Clock { inner: clock.clone() }.steady();
     clock.coarse.store(now, Ordering::Relaxed);

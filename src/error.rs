@@ -98,7 +98,9 @@ impl Error {
     /// A file or folder that the system refused.
     pub(crate) fn io(subject: impl Into<String>, source: std::io::Error) -> Self {
         let advice = match source.kind() {
-            std::io::ErrorKind::PermissionDenied => "permission denied; give this user read and write access, or choose another folder",
+            std::io::ErrorKind::PermissionDenied => {
+                "permission denied; give this user read and write access, or choose another folder"
+            }
             std::io::ErrorKind::NotFound => "does not exist; create it or correct the path",
             std::io::ErrorKind::StorageFull => "the device is full; free some space or lower `disk.capacity`",
             std::io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only; remount it or choose another folder",

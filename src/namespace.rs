@@ -77,10 +77,7 @@ impl Namespace {
     /// On any other name; in a constant, where it belongs, that is a compile error. A name that is
     /// only known at run time goes through [`Namespace::parse`].
     pub const fn new(name: &'static str) -> Self {
-        assert!(
-            is_valid(name),
-            "a namespace is named with 1 to 64 bytes of a-z, 0-9, '_', '-' and '.'"
-        );
+        assert!(is_valid(name), "a namespace is named with 1 to 64 bytes of a-z, 0-9, '_', '-' and '.'");
         Self { name, hash: fnv(name) }
     }
 

@@ -80,9 +80,7 @@ impl TtlPolicy {
     /// longest named one that is not longer (`UltraShort` below that).
     pub fn class(self) -> Self {
         match self {
-            Self::Custom(ttl) => {
-                Self::NAMED.into_iter().rev().find(|named| named.ttl() <= ttl).unwrap_or(Self::UltraShort)
-            }
+            Self::Custom(ttl) => Self::NAMED.into_iter().rev().find(|named| named.ttl() <= ttl).unwrap_or(Self::UltraShort),
             named => named,
         }
     }
@@ -138,7 +136,8 @@ impl FromStr for TtlPolicy {
         match plain.as_str() {
             "ultrashort" => Ok(Self::UltraShort),
             _ => humantime::parse_duration(text.trim()).map(Self::Custom).map_err(|_| {
-                let advice = "is no policy; use ultra_short, short, medium, long, extended, persistent, or a duration such as \"90s\"";
+                let advice =
+                    "is no policy; use ultra_short, short, medium, long, extended, persistent, or a duration such as \"90s\"";
                 Error::new(ErrorKind::Config, format!("policy {}", shown(text)), advice)
             }),
         }
