@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     Panicked(String),
     /// The value could not be taken: too large, not archivable.
     Rejected(Error),
+    /// The loader was still at it when the namespace's hard timeout was over, and was dropped.
+    TimedOut,
     /// The flight ended without an outcome: its runtime went away.
     Lost,
 }
