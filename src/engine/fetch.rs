@@ -85,6 +85,21 @@ impl Engine {
         if let (Some(found), true) = (&stale, self.is_throttled(key)) {
             return self.serve_stale(key, found.clone());
         }
+        self.load(key, want, policy, life, load, fits, stale).await
+    }
+
+    /// Joins the flight of the key, or sends `load` off, and waits. A `stale` value may stand in.
+    #[allow(clippy::too_many_arguments)] // what a flight needs, once
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        key: &Key<'_>,
+        want: Want,
+        policy: TtlPolicy,
+        life: Duration,
+        load: Load,
+        fits: fn(&LoadError) -> bool,
+        stale: Option<Found>,
+    ) -> Fetched {
         if is_loading(key) {
             let advice = "is being loaded by a loader that asks for it itself; load it under another key";
             return Fetched::Rejected(Error::new(ErrorKind::InvalidKey, format!("key {}", shown(key.text)), advice));

@@ -8,6 +8,7 @@ pub(crate) mod invalidate;
 pub(crate) mod maintain;
 pub(crate) mod movement;
 pub(crate) mod read;
+pub(crate) mod read_many;
 pub(crate) mod see;
 pub(crate) mod state;
 pub(crate) mod warm;
@@ -125,6 +126,8 @@ impl Engine {
         if let Some(remote) = &self.remote {
             remote.close().await;
         }
+        // Nobody follows the log any more: what is left in memory could grow stale, so it is not served.
+        drop(self.memory.remove_matching(&mut |_| true));
         warm.and(disk)
     }
 }

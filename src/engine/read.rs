@@ -55,31 +55,45 @@ impl Engine {
     /// Reads through all tiers: the first that has the value, fresh and whole, answers.
     pub(crate) async fn find(&self, key: &Key<'_>, want: Want) -> Read {
         let mut miss = Missing::new();
-        // Again, because the front door's look may have been long ago, and to learn why it was a miss.
-        if let Some(entry) = self.memory.get(key) {
-            if let Some(found) = self.judge(key, want, entry, Tier::Memory, &mut miss) {
+        if let Some(found) = self.find_in_memory(key, want, &mut miss) {
+            return Read::Hit(found);
+        }
+        if self.disk.is_some() || self.remote.is_some() {
+            // Before anything is read: whatever is written from here on keeps what we read from landing.
+            let fill = self.begin_fill(key);
+            if let Some(found) = self.find_on_disk(key, want, &fill, &mut miss).await {
                 return Read::Hit(found);
             }
-        }
-        self.recorder.tier_miss(Tier::Memory);
-        if self.disk.is_none() && self.remote.is_none() {
-            return miss.into_read(self, key);
-        }
-        // Before anything is read: whatever is written from here on keeps what we read from landing.
-        let fill = self.begin_fill(key);
-        if let Some(entry) = self.read_disk(key, &mut miss).await {
-            if let Some(found) = self.judge(key, want, entry, Tier::Disk, &mut miss) {
-                self.promote(key, &found, &fill);
-                return Read::Hit(found);
-            }
-        }
-        if let Some(entry) = self.read_remote(key, &fill, &mut miss).await {
-            if let Some(found) = self.judge(key, want, entry, Tier::Redis, &mut miss) {
-                self.promote(key, &found, &fill);
+            if let Some(found) = self.find_in_redis(key, want, &fill, &mut miss).await {
                 return Read::Hit(found);
             }
         }
         miss.into_read(self, key)
+    }
+
+    /// Again, because the front door's look may have been long ago, and to learn why it was a miss.
+    pub(crate) fn find_in_memory(&self, key: &Key<'_>, want: Want, miss: &mut Missing) -> Option<Found> {
+        let found = self.memory.get(key).and_then(|entry| self.judge(key, want, entry, Tier::Memory, miss));
+        if found.is_none() {
+            self.recorder.tier_miss(Tier::Memory);
+        }
+        found
+    }
+
+    /// Asks the disk, and promotes what it has.
+    pub(crate) async fn find_on_disk(&self, key: &Key<'_>, want: Want, fill: &Fill, miss: &mut Missing) -> Option<Found> {
+        let entry = self.read_disk(key, miss).await?;
+        let found = self.judge(key, want, entry, Tier::Disk, miss)?;
+        self.promote(key, &found, fill);
+        Some(found)
+    }
+
+    /// Asks Redis, and promotes what it has.
+    async fn find_in_redis(&self, key: &Key<'_>, want: Want, fill: &Fill, miss: &mut Missing) -> Option<Found> {
+        let entry = self.read_remote(key, fill, miss).await?;
+        let found = self.judge(key, want, entry, Tier::Redis, miss)?;
+        self.promote(key, &found, fill);
+        Some(found)
     }
 
     /// Takes the token of a fill.

@@ -22,32 +22,49 @@ use crate::tier::Tier;
 /// Redis' answer to a write that was queued.
 pub(crate) type Shared = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
+/// A write that may go on.
+#[derive(Clone, Copy)]
+pub(crate) struct Prepared {
+    policy: TtlPolicy,
+    life: Duration,
+}
+
 impl Engine {
-    /// Writes a value. `vouch` says of the new entry that its bytes are of their type.
+    /// Everything that can refuse a write or make it wait, before anything is changed.
     ///
     /// # Errors
     ///
-    /// `Closed`, `InvalidValue` above the limit, `PolicyRefused` by the namespace's governance. Nothing was changed then.
-    pub(crate) async fn set(
-        &self,
-        key: &Key<'_>,
-        payload: &[u8],
-        policy: TtlPolicy,
-        fingerprint: u64,
-        vouch: fn(&Entry),
-    ) -> Result<(), Error> {
+    /// `Closed`, and `PolicyRefused` by the namespace's governance.
+    pub(crate) async fn prepare(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Prepared, Error> {
         self.check_open()?;
-        self.check_size(key, payload.len())?;
         let life = self.govern(key, policy)?;
         let on_disk = self.placement.of(policy).disk == DiskPlacement::OnSet;
         if let (true, Some(disk)) = (on_disk, &self.disk) {
             disk.room().await;
         }
+        Ok(Prepared { policy, life })
+    }
+
+    /// Writes a value. `vouch` says of the new entry that its bytes are of their type. Redis' answer is still to come.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidValue` above the limit. Nothing was changed then.
+    pub(crate) fn write(
+        &self,
+        key: &Key<'_>,
+        payload: &[u8],
+        prepared: Prepared,
+        fingerprint: u64,
+        vouch: fn(&Entry),
+    ) -> Result<Option<Shared>, Error> {
+        self.check_size(key, payload.len())?;
         let took = self.recorder.sample();
         let moment = self.gates.moment();
         let (evicted, shared) = {
             let _gate = self.gates.write(key.hash);
-            let entry = Entry::new(key, &self.meta(key, policy, life, fingerprint, self.rules.now()), payload);
+            let meta = self.meta(key, prepared.policy, prepared.life, fingerprint, self.rules.now());
+            let entry = Entry::new(key, &meta, payload);
             vouch(&entry);
             self.place(key, &entry)
         };
@@ -57,8 +74,7 @@ impl Engine {
         if let Some(took) = took {
             self.recorder.timed(Tier::Memory, Verb::Set, took.elapsed());
         }
-        self.share(shared).await;
-        Ok(())
+        Ok(shared)
     }
 
     /// Puts an entry into memory and the queues below. The caller holds the key's gate.
