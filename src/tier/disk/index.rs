@@ -134,7 +134,7 @@ impl Shard {
     }
 
     pub(super) fn insert(&mut self, hash: u64, place: Place, deadline: u32) {
-        debug_assert!(place.len > 0 && place.len % 8 == 0 && place.offset % 8 == 0);
+        debug_assert!(place.len > 0 && place.len.is_multiple_of(8) && place.offset.is_multiple_of(8));
         let slot =
             Slot { hash, segment: place.segment, offset: (place.offset / 8) as u32, len: (place.len / 8) as u32, deadline };
         self.table.insert(slot);

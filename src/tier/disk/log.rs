@@ -100,15 +100,7 @@ pub(super) fn make_segment(folder: &Path, id: u32) -> io::Result<Arc<Segment>> {
         let _ = std::fs::remove_file(&path);
         return Err(error);
     }
-    Ok(Arc::new(Segment {
-        id,
-        salt,
-        path,
-        file,
-        len: AtomicU64::new(FILE_HEAD as u64),
-        synced: AtomicU64::new(0),
-        catalogued: AtomicBool::new(false),
-    }))
+    Ok(Arc::new(Segment { id, salt, path, file, len: AtomicU64::new(FILE_HEAD as u64), synced: AtomicU64::new(0) }))
 }
 
 /// Makes names durable.

@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -52,8 +52,6 @@ pub(super) struct Segment {
     pub(super) len: AtomicU64,
     /// Bytes that are known to be on the device.
     pub(super) synced: AtomicU64,
-    /// Is its directory in the catalogue?
-    pub(super) catalogued: AtomicBool,
 }
 
 impl Segment {
@@ -146,7 +144,7 @@ impl RecordHead {
             _ => return None,
         };
         let parsed = Self { kind, len: u32_at(head, 4)?, sequence: u64_at(head, 8)?, key_hash: u64_at(head, 16)? };
-        let fits = parsed.len as usize >= RECORD_HEAD && parsed.len % 8 == 0;
+        let fits = parsed.len as usize >= RECORD_HEAD && parsed.len.is_multiple_of(8);
         (fits && head_check(head, salt, offset) == u64_at(head, 24)?).then_some(parsed)
     }
 }
@@ -364,10 +362,9 @@ pub(super) fn scan(file: &File, salt: u64, len: u64, visit: &mut dyn FnMut(Found
 /// The next place from `at` on where a record head stands.
 fn resync(window: &mut Window<'_>, salt: u64, mut at: u64, len: u64) -> io::Result<Option<u64>> {
     while at + RECORD_HEAD as u64 <= len {
-        if let Some(head) = RecordHead::parse(window.get(at, RECORD_HEAD)?, salt, at) {
-            if at + u64::from(head.len) <= len {
-                return Ok(Some(at));
-            }
+        let head = RecordHead::parse(window.get(at, RECORD_HEAD)?, salt, at);
+        if head.is_some_and(|head| at + u64::from(head.len) <= len) {
+            return Ok(Some(at));
         }
         at += 8;
     }

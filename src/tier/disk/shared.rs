@@ -71,6 +71,7 @@ pub(super) struct Counts {
     pub(super) inline_reads: AtomicU64,
     pub(super) device_reads: AtomicU64,
     pub(super) io_errors: AtomicU64,
+    pub(super) catalogued: AtomicU64,
     pub(super) evictions: AtomicU64,
     pub(super) expirations: AtomicU64,
 }
@@ -191,7 +192,8 @@ impl Shared {
 
     /// Opens the catalogue, where the capacity is worth one.
     pub(super) fn open_catalogue(&mut self) {
-        self.catalogue = Catalogue::none();
+        let budget = self.config.catalogue_budget();
+        self.catalogue = if budget == 0 { Catalogue::none() } else { Catalogue::open(&self.config.path, budget) };
     }
 
     pub(super) fn go_down(&self, error: &Error) {
@@ -318,10 +320,9 @@ impl Shared {
                     return;
                 }
             }
-            if !self.is_down() {
-                if let Err(error) = self.sync() {
-                    self.go_down(&Error::io(self.subject(), error));
-                }
+            let synced = if self.is_down() { Ok(()) } else { self.sync() };
+            if let Err(error) = synced {
+                self.go_down(&Error::io(self.subject(), error));
             }
         }
     }
