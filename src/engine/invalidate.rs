@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::coherence::Message;
-use crate::engine::state::{Engine, OwnedKey};
+use crate::engine::state::Engine;
 use crate::error::Error;
 use crate::invalidation::event::{InvalidationEvent, Scope};
 use crate::invalidation::rule::Rule;
@@ -139,22 +139,14 @@ impl Engine {
     pub(crate) async fn apply(&self, message: &Message) {
         match message {
             Message::Set { namespace, key, .. } | Message::Key { namespace, key, .. } => {
-                let Ok(namespace) = Namespace::parse(namespace) else { return };
-                let Ok(key) = self.hasher.key(namespace, key) else { return };
-                let owned = OwnedKey::from(&key);
-                self.forget(&owned.key()).await;
+                let Ok(key) = self.hasher.key(*namespace, key) else { return };
+                self.forget(&key).await;
             }
             Message::Pattern { namespace, pattern, .. } => {
                 let Ok(pattern) = Pattern::parse(pattern) else { return };
-                if let Ok(namespace) = Namespace::parse(namespace) {
-                    self.forget_many(Some(namespace), Some(pattern)).await;
-                }
+                self.forget_many(Some(*namespace), Some(pattern)).await;
             }
-            Message::Namespace { namespace, .. } => {
-                if let Ok(namespace) = Namespace::parse(namespace) {
-                    self.forget_many(Some(namespace), None).await;
-                }
-            }
+            Message::Namespace { namespace, .. } => self.forget_many(Some(*namespace), None).await,
             Message::All { .. } => self.forget_many(None, None).await,
         }
     }

@@ -30,7 +30,11 @@ impl Engine {
                     disk.offer(&found.entry);
                 }
             }
-            self.memory.put(key, found.entry.clone())
+            let put = self.memory.put(key, found.entry.clone());
+            if self.undo_if_covered(key, fill.stamp.stamp) {
+                return;
+            }
+            put
         };
         if evicted.admitted {
             self.recorder.promoted(found.tier, 1);
@@ -50,7 +54,11 @@ impl Engine {
             if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
                 return false;
             }
-            self.place(key, entry)
+            let placed = self.place(key, entry);
+            if self.undo_if_covered(key, fill.stamp.stamp) {
+                return false;
+            }
+            placed
         };
         self.recorder.set(key.id);
         self.demote(put, moment);
@@ -88,10 +96,27 @@ impl Engine {
             return disk.contains(&key);
         }
         let Some(_gate) = self.gates.demote(hash, since) else { return false };
-        if self.rules.covers(entry.stamp(), key.id, key.text) || !disk.offer(entry) {
+        if self.rules.covers(entry.stamp(), key.id, key.text) || !disk.offer(entry) || self.undo_if_covered(&key, entry.stamp()) {
             return false;
         }
         self.recorder.demoted(Tier::Memory, 1);
+        true
+    }
+
+    /// Takes back what was just placed if a rule was declared meanwhile: its sweep may have passed this place already. Asked after the placing,
+    /// it leaves no gap: a rule that is declared later sweeps later. The caller holds the key's gate.
+    pub(crate) fn undo_if_covered(&self, key: &Key<'_>, stamp: u64) -> bool {
+        if !self.rules.covers(stamp, key.id, key.text) {
+            return false;
+        }
+        drop(self.memory.remove(key));
+        if let Some(disk) = &self.disk {
+            disk.remove(key);
+        }
+        if let Some(remote) = &self.remote {
+            // Queued in order behind the write; the answer does not matter here, a failure is repaired by the tier.
+            drop(tokio::spawn(remote.remove(key, &crate::tier::remote::Note::default())));
+        }
         true
     }
 }

@@ -66,7 +66,9 @@ impl Engine {
             let meta = self.meta(key, prepared.policy, prepared.life, fingerprint, self.rules.now());
             let entry = Entry::new(key, &meta, payload);
             vouch(&entry);
-            self.place(key, &entry)
+            let placed = self.place(key, &entry);
+            self.undo_if_covered(key, entry.stamp());
+            placed
         };
         self.flights.detach_key(key.id, key.text);
         self.recorder.set(key.id);
