@@ -121,7 +121,7 @@ impl Builder {
         let rules = Rules::new(Engine::last_sequence(disk.as_ref()).await);
         let mut placement = PlacementTable::default();
         for (policy, row) in &config.placement {
-            placement.set(*policy, *row);
+            placement.set(policy.parse()?, *row);
         }
         let engine = Arc::new(Engine {
             memory: Memory::new(config.memory.capacity.into(), clock.clone(), hasher.clone()),
