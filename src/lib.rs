@@ -8,11 +8,17 @@ mod error;
 mod key;
 mod namespace;
 mod policy;
+mod schema;
 mod tier;
 
+pub use aurum_cache_derive::{Schema, cacheable};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind};
 pub use key::MAX_KEY_BYTES;
 pub use namespace::{MAX_NAMESPACE_BYTES, MAX_NAMESPACES, Namespace};
 pub use policy::TtlPolicy;
+pub use rkyv;
+#[doc(hidden)]
+pub use schema::__private;
+pub use schema::Schema;
 pub use tier::{Tier, TierState};
