@@ -3,6 +3,7 @@
 extern crate self as aurum_cache;
 
 mod clock;
+mod coherence;
 mod entry;
 mod error;
 mod key;
