@@ -138,6 +138,7 @@ impl Builder {
             throttled: Mutex::default(),
             refill_left: AtomicU64::new(0),
             coherence: Mutex::new(None),
+            repairs_kept: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             tasks: Mutex::default(),
             maintenance: config.maintenance.interval,

@@ -218,7 +218,7 @@ impl Cache {
         let key = self.engine.hasher.key(ns, key).map_err(FetchError::Rejected)?;
         let life = self.engine.govern(&key, policy).map_err(FetchError::Rejected)?;
         let load = loader::<T, F, Fut, E>(fetch);
-        let fetched = self.engine.load(&key, self.want::<T>(), policy, life, load, |error| error.is::<E>(), None).await;
+        let fetched = self.engine.load(&key, self.want::<T>(), policy, life, load, |error| error.is::<E>(), None, None).await;
         self.fetched(fetched)
     }
 
@@ -332,7 +332,7 @@ impl Cache {
     fn cached<T: Payload + ?Sized>(&self, found: Found) -> Option<Cached<T>> {
         match found.entry.claim::<T::Form>(self.fingerprint::<T>()) {
             Claim::Typed(bytes) => Some(Cached::new(bytes, found.tier, &self.engine.clock)),
-            Claim::Foreign(_) | Claim::Damaged(_) => None,
+            Claim::Foreign | Claim::Damaged => None,
         }
     }
 
@@ -344,8 +344,8 @@ impl Cache {
     fn want<T: Payload + ?Sized>(&self) -> Want {
         let check = |entry: &Entry, fingerprint| match entry.clone().claim::<T::Form>(fingerprint) {
             Claim::Typed(_) => Verdict::Yes,
-            Claim::Foreign(_) => Verdict::Foreign,
-            Claim::Damaged(_) => Verdict::Damaged,
+            Claim::Foreign => Verdict::Foreign,
+            Claim::Damaged => Verdict::Damaged,
         };
         Want { fingerprint: self.fingerprint::<T>(), check }
     }

@@ -79,8 +79,7 @@ mod namespace;
 mod pattern;
 mod payload;
 mod policy;
-#[doc(hidden)]
-pub mod schema;
+mod schema;
 mod tier;
 mod view;
 mod warming;
@@ -109,6 +108,8 @@ pub use payload::Payload;
 pub use policy::TtlPolicy;
 pub use policy::placement::{DiskPlacement, Placement};
 pub use schema::Schema;
+#[doc(hidden)]
+pub use schema::__private;
 pub use tier::{Tier, TierState};
 pub use view::Cached;
 pub use warming::{Warming, WarmingReport};

@@ -231,3 +231,8 @@ tuples! {
 
 #[cfg(test)]
 mod tests;
+
+/// What a cache adds to every fingerprint: its `schema` number.
+pub(crate) fn salt(schema: u32) -> u64 {
+    Fold::new("schema").word(schema as u64).end()
+}

@@ -37,15 +37,15 @@ impl Remote {
         match self.0 {}
     }
 
-    pub(crate) fn set(&self, _entry: &Entry) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+    pub(crate) fn set(&self, _entry: &Entry) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         never(self.0)
     }
 
-    pub(crate) fn fill(&self, _entry: &Entry, _lease: Lease) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+    pub(crate) fn fill(&self, _entry: &Entry, _lease: Lease) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
         never(self.0)
     }
 
-    pub(crate) fn remove(&self, _key: &Key<'_>, _note: &Note) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+    pub(crate) fn remove(&self, _key: &Key<'_>, _note: &Note) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
         never(self.0)
     }
 

@@ -222,7 +222,7 @@ mod present {
         ///
         /// [`ErrorKind::TierDown`], [`ErrorKind::Timeout`], [`ErrorKind::Closed`]: not known to be stored; until this was made
         /// good nobody on this node reads an older value from Redis. [`ErrorKind::InvalidValue`]: too large.
-        pub(crate) fn set(&self, entry: &Entry) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        pub(crate) fn set(&self, entry: &Entry) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
             let is_too_large = entry.payload().len() as u64 > self.core.max_value;
             let (subject, limit) = (is_too_large.then(|| format!("key {}", shown(entry.key()))), self.core.max_value);
             let job = self.core.submit(Work::Set(entry.clone()));
@@ -243,7 +243,7 @@ mod present {
         /// # Errors
         ///
         /// As [`set`](Self::set); nothing needs to be made good.
-        pub(crate) fn fill(&self, entry: &Entry, lease: Lease) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+        pub(crate) fn fill(&self, entry: &Entry, lease: Lease) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
             let is_fit = entry.payload().len() as u64 <= self.core.max_value && entry.stale_until() > self.core.clock.steady();
             let job = is_fit.then(|| self.core.submit(Work::Fill(entry.clone(), lease)));
             async move {
@@ -260,7 +260,7 @@ mod present {
         /// # Errors
         ///
         /// As [`set`](Self::set).
-        pub(crate) fn remove(&self, key: &Key<'_>, note: &Note) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+        pub(crate) fn remove(&self, key: &Key<'_>, note: &Note) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
             let message = Message::Key { namespace: key.namespace(), key: key.text.to_owned(), origin: self.origin(note) };
             let job = self.core.submit(Work::Remove(message));
             async move { Ok(received(job.await)?.first() == Some(&Answer::Int(1))) }
