@@ -4,9 +4,12 @@
 //! (`#[cfg(test)]` items, files named `tests.rs`) may import what it likes. Macros are not expanded, and a name that was imported
 //! by an allowed line is not followed further; what is checked is what the lines say.
 
+#[path = "house/source.rs"]
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+
+use source::{Token, sources, tokens, without_tests};
 
 /// The floors of `ARCHITECTURE.md`, lowest first. A room imports its own floor and those below it.
 const FLOORS: [&[&str]; 6] = [
@@ -134,6 +137,24 @@ fn nothing_is_left_undone_and_nothing_names_a_machine() {
         }
     }
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn the_papers_say_what_the_code_says() {
+    let readme = include_str!("../README.md");
+    for limit in [aurum_cache::MAX_KEY_BYTES, aurum_cache::MAX_NAMESPACE_BYTES] {
+        assert!(readme.contains(&format!("{limit} bytes")), "README.md does not name the limit of {limit} bytes");
+    }
+    let stated = format!("Rust {}", env!("CARGO_PKG_RUST_VERSION"));
+    assert!(readme.contains(&stated), "README.md does not say {stated}");
+    let architecture = include_str!("../ARCHITECTURE.md");
+    for (floor, rooms) in FLOORS.iter().enumerate() {
+        let line = architecture.lines().find(|line| line.starts_with(&format!("{floor} "))).unwrap_or_default();
+        for room in *rooms {
+            let shown = room.replace("::", "/");
+            assert!(line.contains(&shown), "ARCHITECTURE.md does not show `{shown}` on floor {floor}: {line:?}");
+        }
+    }
 }
 
 // The judge is judged.
@@ -355,167 +376,4 @@ fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
 
 fn machine_path(line: &str) -> Option<&'static str> {
     MACHINE_PATHS.into_iter().find(|path| line.contains(path))
-}
-
-/// One source file; `name` is its path from the package's root, with `/`.
-struct Source {
-    name: String,
-    text: String,
-}
-
-/// All `.rs` files under a folder of the package, in order. None if there is no such folder.
-fn sources(folder: &str) -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut folders, mut found): (Vec<PathBuf>, Vec<Source>) = (vec![root.join(folder)], Vec::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let inside = path.strip_prefix(root).expect("found under the root");
-                let name = inside.components().map(|step| step.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-                found.push(Source { name, text: fs::read_to_string(&path).expect("a source is UTF-8") });
-            }
-        }
-    }
-    found.sort_by(|one, two| one.name.cmp(&two.name));
-    found
-}
-
-/// A word, `::`, or one sign of punctuation, and the line it stands on.
-#[derive(Debug)]
-struct Token {
-    text: String,
-    line: usize,
-}
-
-/// Leaves out every item under `#[cfg(test)]` (also `cfg(all(test, ..))`, not `cfg(not(test))`).
-fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
-    let (mut kept, mut rest) = (Vec::new(), tokens.into_iter().peekable());
-    while let Some(token) = rest.next() {
-        if token.text != "#" || rest.peek().is_none_or(|next| next.text != "[") {
-            kept.push(token);
-            continue;
-        }
-        let attribute = group(&mut rest);
-        let says = |word: &str| attribute.iter().any(|token| token.text == word);
-        if !(says("cfg") && says("test") && !says("not")) {
-            kept.push(token);
-            kept.extend(attribute);
-            continue;
-        }
-        // The item ends with its `;` or with its braces.
-        while let Some(next) = rest.peek() {
-            match next.text.as_str() {
-                "{" => {
-                    group(&mut rest);
-                    break;
-                }
-                "(" | "[" => drop(group(&mut rest)),
-                _ => {
-                    if rest.next().is_some_and(|token| token.text == ";") {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    kept
-}
-
-/// Takes a bracketed group, brackets included.
-fn group(tokens: &mut impl Iterator<Item = Token>) -> Vec<Token> {
-    let (mut taken, mut open) = (Vec::new(), 0_usize);
-    for token in tokens {
-        match token.text.as_str() {
-            "(" | "[" | "{" => open += 1,
-            ")" | "]" | "}" => open -= 1,
-            _ => {}
-        }
-        taken.push(token);
-        if open == 0 {
-            break;
-        }
-    }
-    taken
-}
-
-/// The words and signs of a source text, without comments, strings and characters.
-fn tokens(text: &str) -> Vec<Token> {
-    let chars: Vec<char> = text.chars().collect();
-    let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
-    let (mut index, mut line, mut found) = (0, 1, Vec::new());
-    while index < chars.len() {
-        let start = index;
-        match at(index) {
-            '/' if at(index + 1) == '/' => index += chars[index..].iter().take_while(|c| **c != '\n').count(),
-            '/' if at(index + 1) == '*' => index = end_of_comment(&chars, index),
-            '"' => index = end_of_string(&chars, index),
-            '\'' if at(index + 1) == '\\' => {
-                index += 3; // the quote, the backslash and what it escapes, which may be a quote
-                index += chars[index.min(chars.len())..].iter().take_while(|c| **c != '\'').count() + 1;
-            }
-            '\'' if at(index + 2) == '\'' => index += 3,
-            ':' if at(index + 1) == ':' => {
-                found.push(Token { text: "::".to_owned(), line });
-                index += 2;
-            }
-            c if c.is_alphanumeric() || c == '_' => {
-                index += chars[index..].iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
-                let word: String = chars[start..index].iter().collect();
-                let hashes = chars[index..].iter().take_while(|c| **c == '#').count();
-                if matches!(word.as_str(), "r" | "br" | "cr") && at(index + hashes) == '"' {
-                    index = end_of_raw_string(&chars, index + hashes + 1, hashes);
-                } else if word == "r" && hashes == 1 {
-                    index += 1; // r#type: the word comes next
-                } else {
-                    found.push(Token { text: word, line });
-                }
-            }
-            c => {
-                index += 1;
-                if !c.is_whitespace() {
-                    found.push(Token { text: c.to_string(), line });
-                }
-            }
-        }
-        index = index.min(chars.len());
-        line += chars[start..index].iter().filter(|c| **c == '\n').count();
-    }
-    found
-}
-
-fn end_of_comment(chars: &[char], mut index: usize) -> usize {
-    let mut open = 0_usize;
-    while index < chars.len() {
-        match (chars[index], chars.get(index + 1)) {
-            ('/', Some('*')) => (open, index) = (open + 1, index + 2),
-            ('*', Some('/')) => (open, index) = (open - 1, index + 2),
-            _ => index += 1,
-        }
-        if open == 0 {
-            break;
-        }
-    }
-    index
-}
-
-fn end_of_string(chars: &[char], start: usize) -> usize {
-    let mut index = start + 1;
-    while index < chars.len() && chars[index] != '"' {
-        index += if chars[index] == '\\' { 2 } else { 1 };
-    }
-    index + 1
-}
-
-fn end_of_raw_string(chars: &[char], mut index: usize, hashes: usize) -> usize {
-    while index < chars.len() {
-        let closes = chars[index] == '"' && chars[index + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
-        index += 1;
-        if closes {
-            break;
-        }
-    }
-    index + hashes
 }
