@@ -1,6 +1,7 @@
 //! The three tiers, which do not know each other, and the few words they share.
 
 pub(crate) mod memory;
+pub(crate) mod remote;
 
 use std::fmt;
 
