@@ -3,6 +3,7 @@
 extern crate self as aurum_cache;
 
 mod clock;
+mod config;
 mod entry;
 mod error;
 mod key;
@@ -12,6 +13,7 @@ mod policy;
 mod tier;
 
 pub use clock::Clock;
+pub use config::{CacheConfig, NamespaceConfig};
 pub use error::{Error, ErrorKind};
 pub use key::MAX_KEY_BYTES;
 pub use metrics::{Analytics, FetchAnalytics, Latency, MissCauses, NamespaceAnalytics, TierAnalytics};

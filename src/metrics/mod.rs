@@ -6,4 +6,5 @@
 pub(crate) mod recorder;
 pub(crate) mod snapshot;
 
+pub(crate) use recorder::{FetchOutcome, MissCause, Recorder, Verb};
 pub use snapshot::{Analytics, FetchAnalytics, Latency, MissCauses, NamespaceAnalytics, TierAnalytics};
