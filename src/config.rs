@@ -7,7 +7,7 @@ mod load;
 mod secret;
 mod units;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ pub struct CacheConfig {
     pub limits: Limits,
     /// The work that goes on without traffic.
     pub maintenance: Maintenance,
-    /// Where entries of a named policy live, where that is not as the policy says.
-    pub placement: HashMap<TtlPolicy, Placement>,
+    /// Where entries of a named policy live, by the policy's name, where that is not as the policy says.
+    pub placement: BTreeMap<String, Placement>,
     /// What is laid down for single namespaces, by name.
     pub namespaces: BTreeMap<String, NamespaceConfig>,
 }
@@ -331,9 +331,10 @@ impl CacheConfig {
         let is_node = |node: &String| (1..=64).contains(&node.len()) && node.chars().all(|c| c.is_ascii_graphic());
         demand(self.node.as_ref().is_none_or(is_node), at("node"), "must be 1 to 64 visible ASCII characters")?;
         self.validate_redis()?;
-        for policy in self.placement.keys() {
-            let is_named = !matches!(policy, TtlPolicy::Custom(_));
-            demand(is_named, || format!("placement.{policy}"), "is no named policy; a custom life follows the next shorter one")?;
+        for name in self.placement.keys() {
+            let is_named = TtlPolicy::NAMED.iter().any(|policy| policy.to_string() == *name);
+            let advice = "is no named policy; use ultra_short, short, medium, long, extended or persistent";
+            demand(is_named, || format!("placement.{name}"), advice)?;
         }
         for (name, settings) in &self.namespaces {
             if let Err(error) = Namespace::parse(name) {
@@ -397,6 +398,7 @@ mod tests {
             ("[namespaces.curves]\nsoft_timeout = \"2s\"\nhard_timeout = \"1s\"", "namespaces.curves.soft_timeout"),
             ("[namespaces.curves]\npolicy = \"long\"\nmax_ttl = \"1h\"", "namespaces.curves.policy"),
             ("[namespaces.\"No Name\"]\n", "namespaces.No Name"),
+            ("[placement.90s]\ndisk = \"never\"\nredis = true", "placement.90s"),
             ("node = \"\"", "node"),
         ];
         for (text, key) in cases {

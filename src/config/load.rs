@@ -201,7 +201,7 @@ mod tests {
         .unwrap();
         assert_eq!((config.schema, u64::from(config.memory.capacity), u64::from(config.disk.capacity)), (3, 256 << 20, 4 << 30));
         assert_eq!(config.redis.urls()[0].expose(), "redis://127.0.0.1:6379");
-        assert!(!config.placement[&TtlPolicy::Medium].redis);
+        assert!(!config.placement["medium"].redis);
         let curves = &config.namespaces["curves"];
         assert_eq!((curves.policy, curves.max_ttl), (Some(TtlPolicy::Short), Some(Duration::from_secs(4 * 3_600))));
         assert_eq!((curves.is_clamped(), curves.refresh_ahead), (true, Some(0.8)));
