@@ -105,8 +105,14 @@ fn layered(source: Option<Source>, variables: &[(String, String)]) -> Result<Cac
         }
     };
     let config: CacheConfig = layers.extract().map_err(|error| explained(&error, place))?;
-    config.validate()?;
-    Ok(config)
+    match config.validate() {
+        Ok(()) => Ok(config),
+        Err(error) => {
+            let (key, text) = (error.subject(), error.to_string());
+            let advice = text.strip_prefix(key).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&text);
+            Err(Error::config(key, format!("{advice} (in {})", place(key))))
+        }
+    }
 }
 
 /// The setting that a variable stands for.
@@ -225,7 +231,9 @@ mod tests {
 
     #[test]
     fn an_error_names_the_setting_and_where_it_stands() {
-        let cases: [(&str, &[(&str, &str)], &str, &str); 7] = [
+        let cases: [(&str, &[(&str, &str)], &str, &str); 9] = [
+            ("[memory]\ncapacity = 9", &[], "memory.capacity", "file a.toml"),
+            ("", &[("AURUM_CACHE_MEMORY__CAPACITY", "9")], "memory.capacity", "variable AURUM_CACHE_MEMORY__CAPACITY"),
             ("[memory]\nsize = 1", &[], "memory.size", "file a.toml"),
             ("colour = 1", &[], "colour", "file a.toml"),
             ("[memory]\ncapacity = \"lots\"", &[], "memory.capacity", "\"lots\""),
