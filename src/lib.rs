@@ -7,6 +7,7 @@ mod entry;
 mod error;
 mod key;
 mod namespace;
+mod pattern;
 mod policy;
 mod schema;
 mod tier;
