@@ -115,6 +115,9 @@ pub(crate) struct Tune {
 }
 
 #[derive(clap::Args, Debug)]
+#[command(after_help = "JSON: {dir, file_bytes, live_bytes, live_share, segments, all, namespaces: [{namespace, entries, bytes, expired, youngest_ms, \
+oldest_ms, shortest_life_ms, longest_life_ms}], keys: [{key, namespace, bytes, created_ms, expires_ms}] or null, events: [invalidation event], \
+damage: [text]}")]
 pub(crate) struct Inspect {
     /// The folder of a closed disk tier; it is only read
     pub(crate) dir: PathBuf,

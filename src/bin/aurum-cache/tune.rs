@@ -18,6 +18,9 @@ use crate::trace::Trace;
 /// How many capacities are tried.
 const POINTS: u32 = 16;
 
+/// No memory tier is recommended below this.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 /// Room on disk beyond the entries, for segments that are partly dead: 5/4.
 const DISK_SLACK: (u64, u64) = (5, 4);
 
@@ -63,7 +66,7 @@ impl Advice {
         };
         let why = if reachable { why.to_owned() } else { unreachable_target(target, highest) + why };
         Self {
-            memory: memory.bytes,
+            memory: memory.bytes.max(LEAST_MEMORY),
             memory_ratio: memory.cache,
             disk: if total.bytes > memory.bytes { total.bytes / DISK_SLACK.1 * DISK_SLACK.0 } else { 0 },
             total_ratio: total.cache,
