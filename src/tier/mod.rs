@@ -1,6 +1,8 @@
 //! The three tiers, which do not know each other, and the few words they share.
 
+pub(crate) mod disk;
 pub(crate) mod memory;
+pub(crate) mod remote;
 
 use std::fmt;
 

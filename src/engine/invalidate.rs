@@ -1,0 +1,269 @@
+//! Invalidation: a key, a pattern, a namespace, everything; here, or as another node declared it.
+//!
+//! A key passes its gate like a write. Many keys at once are a rule (see [`crate::invalidation::rule`]): in force as soon as it
+//! is declared, then memory, disk and Redis are swept behind it. When the call returns, the tombstones are in the disk's
+//! log, so that no restart brings anything back. A Redis that is away does not fail the call: its tier bars what was
+//! invalidated and repairs itself when the link is back; health says so until then.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::coherence::{Message, Origin};
+use crate::engine::state::Engine;
+use crate::error::Error;
+use crate::invalidation::event::{InvalidationEvent, Scope};
+use crate::invalidation::rule::Rule;
+use crate::key::Key;
+use crate::metrics::MissCause;
+use crate::namespace::Namespace;
+use crate::pattern::Pattern;
+use crate::tier::Tier;
+use crate::tier::remote::Note;
+
+/// The sequence number is kept on disk under this name.
+pub(crate) const SEQUENCE_NOTE: &str = "sequence";
+
+/// What Redis has not been told of is kept on disk under this name.
+const REPAIRS_NOTE: &str = "repairs";
+
+/// Why, and by whom.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Because {
+    pub(crate) reason: Option<String>,
+    pub(crate) triggered_by: Option<String>,
+}
+
+/// How many keys left each tier, and how many distinct ones in all.
+#[derive(Default)]
+struct Tally {
+    memory: u64,
+    disk: u64,
+    redis: u64,
+    count: u64,
+}
+
+impl Engine {
+    /// Invalidates one key in every tier.
+    pub(crate) async fn invalidate_key(&self, key: &Key<'_>, because: Because) -> Result<InvalidationEvent, Error> {
+        self.check_open()?;
+        let took = crate::clock::Clock::stopwatch();
+        let (memory, removal, redis) = {
+            let _gate = self.gates.write(key.hash);
+            let memory = self.memory.remove(key).is_some();
+            let removal = self.disk.as_ref().map(|disk| disk.remove(key));
+            let redis = self.remote.as_ref().map(|remote| remote.remove(key, &self.note(&because)));
+            (memory, removal, redis)
+        };
+        self.flights.detach_key(key.id, key.text);
+        let mut tally = Tally { memory: memory.into(), ..Tally::default() };
+        if let (Some(disk), Some(removal)) = (&self.disk, removal) {
+            tally.disk = removal.existed.into();
+            self.noted(Tier::Disk, disk.settled(removal.ticket).await);
+        }
+        if let Some(redis) = redis {
+            tally.redis = self.noted(Tier::Redis, redis.await).unwrap_or(false).into();
+        }
+        tally.count = (tally.memory + tally.disk + tally.redis).min(1);
+        if tally.count != 0 {
+            self.departed.note(key.hash, MissCause::Invalidated);
+        }
+        let scope = Scope::Key(key.text.to_owned());
+        Ok(self.record(scope, Some(key.namespace()), because, tally, took.elapsed()).await)
+    }
+
+    /// Invalidates what a pattern matches in a namespace, a whole namespace, or everything.
+    pub(crate) async fn invalidate_many(
+        &self,
+        namespace: Option<Namespace>,
+        pattern: Option<Pattern>,
+        because: Because,
+    ) -> Result<InvalidationEvent, Error> {
+        self.check_open()?;
+        let took = crate::clock::Clock::stopwatch();
+        let id = namespace.map(Namespace::id).transpose()?;
+        let rule = self.rules.declare(id, pattern.clone(), self.remote.is_some());
+        let mut dead = HashSet::new();
+        let mut tally = self.sweep_local(&rule, namespace, pattern.as_ref(), &mut dead).await;
+        if let Some(remote) = &self.remote {
+            let text = pattern.as_ref().map(Pattern::as_str);
+            let gone = remote.remove_matching(namespace, text, &self.note(&because)).await;
+            // Whether it worked or not: if not, the tier bars these keys itself until it has made up for it.
+            rule.redis_done();
+            let gone = self.noted(Tier::Redis, gone).unwrap_or_default();
+            tally.redis = gone.len() as u64;
+            dead.extend(gone);
+        }
+        self.rules.swept(&rule);
+        tally.count = dead.len() as u64;
+        for hash in dead {
+            self.departed.note(hash, MissCause::Invalidated);
+        }
+        let scope = match (&pattern, namespace) {
+            (Some(pattern), _) => Scope::Pattern(pattern.as_str().to_owned()),
+            (None, Some(_)) => Scope::Namespace,
+            (None, None) => Scope::All,
+        };
+        Ok(self.record(scope, namespace, because, tally, took.elapsed()).await)
+    }
+
+    /// Removes from memory and disk what the rule covers; the rule is in force already.
+    async fn sweep_local(
+        &self,
+        rule: &Arc<Rule>,
+        namespace: Option<Namespace>,
+        pattern: Option<&Pattern>,
+        dead: &mut HashSet<u64>,
+    ) -> Tally {
+        let position = self.disk.as_ref().map(crate::tier::disk::Disk::position);
+        self.flights.detach(|id, key| rule.matches(id, key));
+        let covers = |id, key: &str, stamp| stamp < rule.sequence && rule.matches(id, key);
+        let removed = self.memory.remove_matching(&mut |entry| covers(entry.namespace_id(), entry.key(), entry.stamp()));
+        let mut tally = Tally { memory: removed.len() as u64, ..Tally::default() };
+        dead.extend(removed.iter().map(|entry| self.hasher.hash(entry.namespace_id(), entry.key())));
+        drop(removed);
+        if let (Some(disk), Some(position)) = (&self.disk, position) {
+            let sequence = self.rules.now().to_le_bytes().to_vec();
+            self.noted(Tier::Disk, disk.write_note(SEQUENCE_NOTE, sequence).await);
+            let matches = pattern.map(|pattern| {
+                let pattern = pattern.clone();
+                move |key: &str| pattern.matches(key)
+            });
+            let matches = matches.as_ref().map(|matches| matches as &(dyn Fn(&str) -> bool + Send + Sync));
+            let prefix = pattern.map_or("", Pattern::literal_prefix);
+            let gone = disk.remove_matching(namespace, matches, prefix, position).await;
+            let gone = self.noted(Tier::Disk, gone).unwrap_or_default();
+            tally.disk = gone.len() as u64;
+            dead.extend(gone);
+        }
+        tally
+    }
+
+    /// Applies what another node declared: its data in Redis is changed already, only our own copies must go.
+    pub(crate) async fn apply(&self, message: &Message) {
+        match message {
+            Message::Set { namespace, key, .. } | Message::Key { namespace, key, .. } => {
+                let Ok(key) = self.hasher.key(*namespace, key) else { return };
+                self.forget(&key).await;
+            }
+            Message::Pattern { namespace, pattern, .. } => {
+                let Ok(pattern) = Pattern::parse(pattern) else { return };
+                self.forget_many(Some(*namespace), Some(pattern)).await;
+            }
+            Message::Namespace { namespace, .. } => self.forget_many(Some(*namespace), None).await,
+            Message::All { .. } => self.forget_many(None, None).await,
+        }
+    }
+
+    /// Drops the local copies of a key.
+    async fn forget(&self, key: &Key<'_>) {
+        let removal = {
+            let _gate = self.gates.write(key.hash);
+            if self.memory.remove(key).is_some() {
+                self.departed.note(key.hash, MissCause::Invalidated);
+            }
+            self.disk.as_ref().map(|disk| disk.remove(key))
+        };
+        self.flights.detach_key(key.id, key.text);
+        if let (Some(disk), Some(removal)) = (&self.disk, removal) {
+            self.noted(Tier::Disk, disk.settled(removal.ticket).await);
+        }
+    }
+
+    /// Drops the local copies of many keys.
+    pub(crate) async fn forget_many(&self, namespace: Option<Namespace>, pattern: Option<Pattern>) {
+        let Ok(id) = namespace.map(Namespace::id).transpose() else { return };
+        let rule = self.rules.declare(id, pattern.clone(), false);
+        let mut dead = HashSet::new();
+        self.sweep_local(&rule, namespace, pattern.as_ref(), &mut dead).await;
+        self.rules.swept(&rule);
+        for hash in dead {
+            self.departed.note(hash, MissCause::Invalidated);
+        }
+    }
+
+    /// Writes the event into the ledger, in memory and on disk.
+    async fn record(
+        &self,
+        scope: Scope,
+        namespace: Option<Namespace>,
+        because: Because,
+        tally: Tally,
+        took: std::time::Duration,
+    ) -> InvalidationEvent {
+        let event = InvalidationEvent {
+            at: self.clock.now(),
+            scope,
+            namespace: namespace.map(|namespace| namespace.name().to_owned()),
+            reason: because.reason,
+            triggered_by: because.triggered_by,
+            node: self.node.clone(),
+            count: tally.count,
+            memory: tally.memory,
+            disk: tally.disk,
+            redis: tally.redis,
+            took,
+        };
+        if let Some(disk) = &self.disk {
+            self.noted(Tier::Disk, disk.append_event(self.clock.wall_ms(), event.to_bytes()).await);
+        }
+        self.recorder.invalidated(event.count);
+        self.ledger.append(event.clone());
+        self.keep_repairs().await;
+        event
+    }
+
+    /// Writes down what Redis has not been told of, so that a restart does not forget it.
+    pub(crate) async fn keep_repairs(&self) {
+        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
+        let pending = remote.pending();
+        if pending.is_empty() && !self.repairs_kept.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.repairs_kept.store(!pending.is_empty(), Ordering::Release);
+        let mut bytes = Vec::new();
+        for message in &pending {
+            let message = message.encode();
+            bytes.extend((message.len() as u32).to_le_bytes());
+            bytes.extend(message);
+        }
+        self.noted(Tier::Disk, disk.write_note(REPAIRS_NOTE, bytes).await);
+    }
+
+    /// Takes over what an earlier run could not tell Redis. A list that cannot be read stands for everything.
+    pub(crate) async fn read_repairs(&self) {
+        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
+        let Some(bytes) = self.noted(Tier::Disk, disk.read_note(REPAIRS_NOTE).await).flatten() else { return };
+        let mut rest = &bytes[..];
+        let mut pending = Vec::new();
+        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            let message = behind.split_at_checked(u32::from_le_bytes(*length) as usize);
+            let decoded = message.and_then(|(message, behind)| Some((Message::decode(message).ok()?, behind)));
+            let Some((message, behind)) = decoded else {
+                pending.push(Message::All { origin: Origin::default() });
+                break;
+            };
+            pending.push(message);
+            rest = behind;
+        }
+        self.repairs_kept.store(!pending.is_empty(), Ordering::Release);
+        remote.add_pending(pending);
+    }
+
+    /// What goes with an invalidation into the log between nodes.
+    fn note(&self, because: &Because) -> Note {
+        Note { reason: because.reason.clone(), actor: because.triggered_by.clone(), at_ms: self.clock.wall_ms() }
+    }
+
+    /// The result of a tier's work; its failure is counted and logged, and does not stop the others.
+    pub(crate) fn noted<T>(&self, tier: Tier, result: Result<T, Error>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::warn!(%tier, %error, "a tier failed");
+                self.recorder.error(tier);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The engine: the only place where an entry moves between tiers. One file a verb.
+//!
+//! Only this file starts tasks, and `close` ends each of them. Tasks hold the engine weakly: when the last handle is dropped,
+//! they end by themselves.
+
+pub(crate) mod fetch;
+pub(crate) mod invalidate;
+pub(crate) mod maintain;
+pub(crate) mod movement;
+pub(crate) mod read;
+pub(crate) mod read_many;
+pub(crate) mod see;
+pub(crate) mod state;
+pub(crate) mod warm;
+pub(crate) mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::coherence::{Cursor, Event, follow};
+use crate::engine::invalidate::SEQUENCE_NOTE;
+use crate::engine::maintain::CURSOR_NOTE;
+use crate::engine::state::{CoherenceState, Engine};
+use crate::error::Error;
+use crate::invalidation::event::InvalidationEvent;
+use crate::tier::Tier;
+
+/// Numbers left free between the last known sequence and the first of a new run: stamps that were on their way to the log when the process died.
+const SEQUENCE_GAP: u64 = 1 << 20;
+
+/// How long `open` waits for the log between nodes before it serves what the local disk holds.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// The sequence to go on from: behind everything a disk may hold.
+    pub(crate) async fn last_sequence(disk: Option<&crate::tier::disk::Disk>) -> u64 {
+        let Some(disk) = disk else { return 0 };
+        let note = disk.read_note(SEQUENCE_NOTE).await.ok().flatten();
+        let last = note.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let next = last.saturating_add(SEQUENCE_GAP);
+        if let Err(error) = disk.write_note(SEQUENCE_NOTE, next.to_le_bytes().to_vec()).await {
+            tracing::warn!(%error, "the sequence could not be written down");
+        }
+        next
+    }
+
+    /// Starts what runs in the background. The local disk is trusted once the log between nodes was read up to now.
+    pub(crate) async fn start(self: &Arc<Self>, strict: bool) -> Result<(), Error> {
+        self.read_ledger().await;
+        self.read_repairs().await;
+        self.catch_up(strict).await?;
+        let weak = Arc::downgrade(self);
+        let keys = self.read_hot_list().await;
+        self.refill_left.store(keys.len() as u64, Ordering::Relaxed);
+        let mut tasks = self.tasks.lock();
+        tasks.push(tokio::spawn(Self::maintain_forever(weak.clone(), self.maintenance)));
+        if !keys.is_empty() {
+            tasks.push(tokio::spawn(Self::refill(weak, keys)));
+        }
+        Ok(())
+    }
+
+    /// The events of earlier runs.
+    async fn read_ledger(&self) {
+        let Some(disk) = &self.disk else { return };
+        for (_, bytes) in self.noted(Tier::Disk, disk.events().await).unwrap_or_default() {
+            if let Some(event) = InvalidationEvent::from_bytes(&bytes) {
+                self.ledger.append(event);
+            }
+        }
+    }
+
+    async fn catch_up(self: &Arc<Self>, strict: bool) -> Result<(), Error> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let note = match &self.disk {
+            Some(disk) => self.noted(Tier::Disk, disk.read_note(CURSOR_NOTE).await).flatten(),
+            None => None,
+        };
+        *self.coherence.lock() = Some(CoherenceState::Blind);
+        let mut follower = follow(remote, note.as_deref().and_then(Cursor::from_bytes));
+        let reading = async {
+            loop {
+                let event = follower.next().await;
+                let (done, lost) = (matches!(event, Event::CaughtUp(_)), matches!(event, Event::Lost(_)));
+                self.hear(event).await;
+                if done || lost {
+                    return done;
+                }
+            }
+        };
+        let current = tokio::time::timeout(CATCH_UP, reading).await.unwrap_or(false);
+        if !current && strict {
+            let advice = "cannot be read, and coherence = \"strict\"; start Redis, or set coherence = \"lenient\" to serve what is here";
+            return Err(Error::new(crate::ErrorKind::TierDown, "the log between nodes in Redis", advice));
+        }
+        let weak = Arc::downgrade(self);
+        self.tasks.lock().push(tokio::spawn(Self::follow(weak, follower)));
+        Ok(())
+    }
+
+    /// Makes everything durable that was set before and lands on disk.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        self.check_open()?;
+        match &self.disk {
+            Some(disk) => disk.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the tasks, keeps the warm set, closes the tiers. The second call does nothing.
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+            // Aborted or done: either way it no longer runs.
+            let _ = task.await;
+        }
+        self.keep_repairs().await;
+        let warm = self.keep_warm().await;
+        let disk = match &self.disk {
+            Some(disk) => disk.close().await,
+            None => Ok(()),
+        };
+        if let Some(remote) = &self.remote {
+            remote.close().await;
+        }
+        // Nobody follows the log any more: what is left in memory could grow stale, so it is not served.
+        drop(self.memory.remove_matching(&mut |_| true));
+        warm.and(disk)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut() {
+            task.abort();
+        }
+    }
+}

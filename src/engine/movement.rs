@@ -1,0 +1,134 @@
+//! Movement between tiers: promotion, demotion, refill. Nothing else moves an entry.
+//!
+//! A promotion carries a fill's token and lands only if its key was not written since. A demotion is checked against the
+//! writes since the moment before the insert that evicted it. Remaining life travels with the entry; no
+//! movement prolongs it.
+
+use crate::engine::read::Fill;
+use crate::engine::state::{Engine, Found};
+use crate::engine::write::Sharing;
+use crate::entry::Entry;
+use crate::invalidation::gate::Moment;
+use crate::key::Key;
+use crate::metrics::MissCause;
+use crate::policy::placement::DiskPlacement;
+use crate::tier::Tier;
+use crate::tier::remote::{Lease, Note};
+
+/// An entry with less life than this is not worth a write to disk, in milliseconds.
+const WORTH_DEMOTING_MS: u64 = 2_000;
+
+impl Engine {
+    /// Brings what a lower tier had into memory, and from Redis to disk where its policy says so.
+    pub(crate) fn promote(&self, key: &Key<'_>, found: &Found, fill: &Fill) {
+        let moment = self.gates.moment();
+        let evicted = {
+            let Some(_gate) = fill.token.land() else { return };
+            if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
+                return;
+            }
+            if found.tier == Tier::Redis && self.lands_on_disk(&found.entry) {
+                if let Some(disk) = &self.disk {
+                    disk.offer(&found.entry);
+                }
+            }
+            let put = self.memory.put(key, found.entry.clone());
+            if self.undo_if_covered(key, fill.stamp.stamp) {
+                return;
+            }
+            put
+        };
+        if evicted.admitted {
+            self.recorder.promoted(found.tier, 1);
+        }
+        self.demote(evicted.evicted, moment);
+    }
+
+    /// Lands a value that a loader made, in all tiers of its policy. `false` if its key was written or invalidated meanwhile.
+    pub(crate) async fn land(&self, key: &Key<'_>, entry: &Entry, fill: &Fill, lease: Option<Lease>) -> bool {
+        let on_set = self.lands_on_disk(entry);
+        if let (true, Some(disk)) = (on_set, &self.disk) {
+            disk.room().await;
+        }
+        let moment = self.gates.moment();
+        let (put, shared) = {
+            let Some(_gate) = fill.token.land() else { return false };
+            if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
+                return false;
+            }
+            let placed = self.place(key, entry, Sharing::Fill(lease));
+            if self.undo_if_covered(key, fill.stamp.stamp) {
+                return false;
+            }
+            placed
+        };
+        self.recorder.set(key.id);
+        self.demote(put, moment);
+        if self.share(shared).await {
+            return true;
+        }
+        // Redis knows of a write or an invalidation on another node that came after our loader began.
+        let _gate = self.gates.write(key.hash);
+        let is_ours = |resident: &Entry| std::ptr::eq(resident.payload(), entry.payload());
+        if self.memory.remove_if(key, is_ours).is_some() || on_set {
+            if let Some(disk) = &self.disk {
+                disk.remove(key);
+            }
+        }
+        false
+    }
+
+    /// Is this entry of a policy that is written to disk on `set`?
+    pub(crate) fn lands_on_disk(&self, entry: &Entry) -> bool {
+        self.placement.of(entry.meta().policy).disk == DiskPlacement::OnSet
+    }
+
+    /// Sends down what memory gave up, where its policy allows it and enough of its life remains.
+    pub(crate) fn demote(&self, evicted: Vec<Entry>, since: Moment) {
+        for entry in evicted {
+            let hash = self.hasher.hash(entry.namespace_id(), entry.key());
+            if !self.demote_one(&entry, hash, since) {
+                self.departed.note(hash, MissCause::Evicted);
+            }
+        }
+    }
+
+    /// `true` if the disk has it now.
+    fn demote_one(&self, entry: &Entry, hash: u64, since: Moment) -> bool {
+        let Some(disk) = &self.disk else { return false };
+        let key = Key { id: entry.namespace_id(), text: entry.key(), hash };
+        match self.placement.of(entry.meta().policy).disk {
+            DiskPlacement::Never => return false,
+            // It went there when it was set; it may have been dropped since, and then stays dropped.
+            DiskPlacement::OnSet if disk.contains(&key) => return true,
+            DiskPlacement::OnSet | DiskPlacement::OnEviction => {}
+        }
+        if !self.clock.is_before(entry.expires().saturating_sub(WORTH_DEMOTING_MS)) || disk.contains(&key) {
+            // With the same key on disk already: either these bytes, promoted before, or newer ones.
+            return disk.contains(&key);
+        }
+        let Some(_gate) = self.gates.demote(hash, since) else { return false };
+        if self.rules.covers(entry.stamp(), key.id, key.text) || !disk.offer(entry) || self.undo_if_covered(&key, entry.stamp()) {
+            return false;
+        }
+        self.recorder.demoted(Tier::Memory, 1);
+        true
+    }
+
+    /// Takes back what was just placed if a rule was declared meanwhile: its sweep may have passed this place already. Asked after the placing,
+    /// it leaves no gap: a rule that is declared later sweeps later. The caller holds the key's gate.
+    pub(crate) fn undo_if_covered(&self, key: &Key<'_>, stamp: u64) -> bool {
+        if !self.rules.covers(stamp, key.id, key.text) {
+            return false;
+        }
+        drop(self.memory.remove(key));
+        if let Some(disk) = &self.disk {
+            disk.remove(key);
+        }
+        if let Some(remote) = &self.remote {
+            // Queued in order behind the write; the answer does not matter here, a failure is repaired by the tier.
+            drop(tokio::spawn(remote.remove(key, &Note::default())));
+        }
+        true
+    }
+}

@@ -1,0 +1,135 @@
+//! Seeing: analytics, health, and what is known of one key. Moves nothing and counts as no read.
+
+use std::time::Duration;
+
+use crate::engine::state::{CoherenceState, Engine};
+use crate::entry::Entry;
+use crate::health::{Health, TierHealth};
+use crate::key::Key;
+use crate::metrics::Analytics;
+use crate::policy::TtlPolicy;
+use crate::tier::{Lookup, Tier, TierState};
+
+/// What is known of one entry.
+///
+/// From [`Cache::describe`](crate::Cache::describe); looking moves nothing and counts as no hit.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EntryInfo {
+    /// The tiers that hold it, fastest first.
+    pub tiers: Vec<Tier>,
+    /// Bytes of its payload.
+    pub bytes: u64,
+    /// How long ago it was written.
+    pub age: Duration,
+    /// How much of its life is left.
+    pub expires_in: Duration,
+    /// The policy it was written with.
+    pub policy: TtlPolicy,
+}
+
+impl Engine {
+    /// The tiers that hold a live entry of this key.
+    pub(crate) async fn describe(&self, key: &Key<'_>) -> Option<EntryInfo> {
+        let mut info: Option<EntryInfo> = None;
+        let live = |entry: &Entry| self.is_servable(entry, key);
+        if let Some(entry) = self.memory.peek(key).filter(live) {
+            self.add(&mut info, Tier::Memory, &entry);
+        }
+        if let Some(disk) = &self.disk {
+            if let Lookup::Hit(entry) = disk.get(key).await {
+                if live(&entry) {
+                    self.add(&mut info, Tier::Disk, &entry);
+                }
+            }
+        }
+        if let Some(remote) = &self.remote {
+            let stamp = self.rules.now();
+            if !self.rules.bar_redis(key.id, key.text) {
+                if let (Lookup::Hit(entry), _) = remote.get(key, stamp).await {
+                    if live(&entry) {
+                        self.add(&mut info, Tier::Redis, &entry);
+                    }
+                }
+            }
+        }
+        info
+    }
+
+    fn add(&self, info: &mut Option<EntryInfo>, tier: Tier, entry: &Entry) {
+        let now = self.clock.steady();
+        let info = info.get_or_insert_with(|| EntryInfo {
+            tiers: Vec::new(),
+            bytes: entry.payload().len() as u64,
+            age: Duration::from_millis(now.saturating_sub(entry.created())),
+            expires_in: Duration::from_millis(entry.expires().saturating_sub(now)),
+            policy: entry.meta().policy,
+        });
+        info.tiers.push(tier);
+    }
+
+    /// Does any tier hold a live entry of this key?
+    pub(crate) async fn contains(&self, key: &Key<'_>) -> bool {
+        let live = |entry: &Entry| self.is_servable(entry, key);
+        if self.memory.peek(key).is_some_and(|entry| live(&entry)) {
+            return true;
+        }
+        if let Some(disk) = &self.disk {
+            if matches!(disk.get(key).await, Lookup::Hit(entry) if live(&entry)) {
+                return true;
+            }
+        }
+        match &self.remote {
+            Some(remote) if !self.rules.bar_redis(key.id, key.text) => {
+                matches!(remote.get(key, self.rules.now()).await.0, Lookup::Hit(entry) if live(&entry))
+            }
+            _ => false,
+        }
+    }
+
+    /// A snapshot of all counters.
+    pub(crate) fn analytics(&self) -> Analytics {
+        let usage = [
+            Some(self.memory.usage()),
+            self.disk.as_ref().map(crate::tier::disk::Disk::usage),
+            self.remote.as_ref().map(|_| crate::tier::Usage::default()),
+        ];
+        let redis_memory = self.remote.as_ref().and_then(|remote| remote.cached_memory());
+        self.recorder.snapshot(usage, redis_memory)
+    }
+
+    /// How the cache and its tiers are doing, asked now.
+    pub(crate) async fn health(&self) -> Health {
+        if let Some(remote) = &self.remote {
+            remote.probe().await;
+            let _ = remote.memory().await;
+        }
+        let closed = self.closed.load(std::sync::atomic::Ordering::Acquire);
+        let memory = if closed {
+            TierHealth::new(Tier::Memory, TierState::Down, Some("the cache is closed".into()))
+        } else {
+            TierHealth::new(Tier::Memory, TierState::Up, None)
+        };
+        let disk = match &self.disk {
+            Some(disk) => {
+                let report = disk.report();
+                TierHealth::new(Tier::Disk, report.state, report.reason)
+            }
+            None => TierHealth::new(Tier::Disk, TierState::Off, None),
+        };
+        let redis = match &self.remote {
+            Some(remote) => {
+                let report = remote.report();
+                let blind = *self.coherence.lock() == Some(CoherenceState::Blind);
+                if blind && report.state == TierState::Up {
+                    let reason = "the log between nodes is not read yet: invalidations of other nodes are not known here";
+                    TierHealth::new(Tier::Redis, TierState::Degraded, Some(reason.into()))
+                } else {
+                    TierHealth::new(Tier::Redis, report.state, report.reason)
+                }
+            }
+            None => TierHealth::new(Tier::Redis, TierState::Off, None),
+        };
+        Health::judge(vec![memory, disk, redis], self.recorder.error_rate_last_minute())
+    }
+}

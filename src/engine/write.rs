@@ -1,0 +1,179 @@
+//! `set`: a value goes to every tier of its policy, in one order per key.
+//!
+//! Memory and the queues of disk and Redis are changed under the key's gate, without an await; what can take time comes
+//! before (room in the disk's queue) and after (Redis' answer). A Redis that does not answer fails no `set`: the
+//! tier remembers that its copy is not to be trusted, and the error is counted.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::engine::state::Engine;
+use crate::entry::{Entry, Meta};
+use crate::error::{Error, ErrorKind, shown};
+use crate::key::Key;
+use crate::metrics::Verb;
+use crate::policy::TtlPolicy;
+use crate::policy::placement::DiskPlacement;
+use crate::policy::ttl::MAX_TTL;
+use crate::tier::Tier;
+use crate::tier::remote::{Lease, Note};
+
+/// Redis' answer to a write that was queued; `false` if it was refused because the key moved on another node.
+pub(crate) type Shared = Pin<Box<dyn Future<Output = Result<bool, Error>> + Send>>;
+
+/// How a value goes to Redis.
+pub(crate) enum Sharing {
+    /// It replaces what is there.
+    Set,
+    /// It fills what was missing, unless the key moved since the lease was given. Without a lease nobody can tell, and it stays here.
+    Fill(Option<Lease>),
+}
+
+/// A write that may go on.
+#[derive(Clone, Copy)]
+pub(crate) struct Prepared {
+    policy: TtlPolicy,
+    life: Duration,
+}
+
+impl Engine {
+    /// Everything that can refuse a write or make it wait, before anything is changed.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, and `PolicyRefused` by the namespace's governance.
+    pub(crate) async fn prepare(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Prepared, Error> {
+        self.check_open()?;
+        let life = self.govern(key, policy)?;
+        let on_disk = self.placement.of(policy).disk == DiskPlacement::OnSet;
+        if let (true, Some(disk)) = (on_disk, &self.disk) {
+            disk.room().await;
+        }
+        Ok(Prepared { policy, life })
+    }
+
+    /// Writes a value. `vouch` says of the new entry that its bytes are of their type. Redis' answer is still to come.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidValue` above the limit. Nothing was changed then.
+    pub(crate) fn write(
+        &self,
+        key: &Key<'_>,
+        payload: &[u8],
+        prepared: Prepared,
+        fingerprint: u64,
+        vouch: fn(&Entry),
+    ) -> Result<Option<Shared>, Error> {
+        self.check_size(key, payload.len())?;
+        let took = self.recorder.sample();
+        let moment = self.gates.moment();
+        let (evicted, shared) = {
+            let _gate = self.gates.write(key.hash);
+            let meta = self.meta(key, prepared.policy, prepared.life, fingerprint, self.rules.now());
+            let entry = Entry::new(key, &meta, payload);
+            vouch(&entry);
+            let placed = self.place(key, &entry, Sharing::Set);
+            self.undo_if_covered(key, entry.stamp());
+            placed
+        };
+        self.flights.detach_key(key.id, key.text);
+        self.recorder.set(key.id);
+        self.demote(evicted, moment);
+        if let Some(took) = took {
+            self.recorder.timed(Tier::Memory, Verb::Set, took.elapsed());
+        }
+        Ok(shared)
+    }
+
+    /// Puts an entry into memory and the queues below. The caller holds the key's gate.
+    pub(crate) fn place(&self, key: &Key<'_>, entry: &Entry, sharing: Sharing) -> (Vec<Entry>, Option<Shared>) {
+        let placement = self.placement.of(entry.meta().policy);
+        let put = self.memory.put(key, entry.clone());
+        if let Some(disk) = &self.disk {
+            match placement.disk {
+                DiskPlacement::OnSet => disk.put(entry),
+                // Memory has no place for so large a value: the disk keeps it, if it may.
+                DiskPlacement::OnEviction if !put.admitted => disk.put(entry),
+                // An older value of the key must not outlive this one.
+                DiskPlacement::OnEviction | DiskPlacement::Never => {
+                    if disk.contains(key) {
+                        disk.remove(key);
+                    }
+                }
+            }
+        }
+        let shared = self.remote.as_ref().and_then(|remote| match (placement.redis, sharing) {
+            (true, Sharing::Set) => {
+                let answer = remote.set(entry);
+                Some(Box::pin(async move { answer.await.map(|()| true) }) as Shared)
+            }
+            (true, Sharing::Fill(Some(lease))) => Some(Box::pin(remote.fill(entry, lease)) as Shared),
+            // Not shared by its policy; a value that an earlier policy shared must go.
+            (false, Sharing::Set) => {
+                let gone = remote.remove(key, &Note::default());
+                Some(Box::pin(async move { gone.await.map(|_| true) }) as Shared)
+            }
+            (_, Sharing::Fill(_)) => None,
+        });
+        (put.evicted, shared)
+    }
+
+    /// Waits for Redis' answer, and counts its failure. `false` if Redis refused the value because its key moved.
+    pub(crate) async fn share(&self, shared: Option<Shared>) -> bool {
+        let Some(shared) = shared else { return true };
+        let took = Clock::stopwatch();
+        let answer = shared.await;
+        self.recorder.timed(Tier::Redis, Verb::Set, took.elapsed());
+        answer.unwrap_or_else(|error| {
+            tracing::debug!(%error, "redis did not take a write");
+            self.recorder.error(Tier::Redis);
+            true
+        })
+    }
+
+    /// When an entry written now was created, expires, and stops to be of any use.
+    pub(crate) fn meta(&self, key: &Key<'_>, policy: TtlPolicy, life: Duration, fingerprint: u64, stamp: u64) -> Meta {
+        let governance = self.governance.of(key.id);
+        let created = self.clock.steady();
+        let jitter = 1.0 - governance.jitter.clamp(0.0, 0.5) * fastrand::f64();
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let expires = created.saturating_add(millis(if governance.jitter > 0.0 { life.mul_f64(jitter) } else { life }));
+        let stale_until = expires.saturating_add(millis(governance.stale_if_error.min(MAX_TTL)));
+        let policy = if life == policy.ttl() { policy } else { TtlPolicy::Custom(life) };
+        Meta { policy, fingerprint, created, expires, stale_until, stamp }
+    }
+
+    /// The life that the namespace's governance grants.
+    pub(crate) fn govern(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Duration, Error> {
+        let governance = self.governance.of(key.id);
+        let life = policy.ttl();
+        match governance.max_ttl {
+            Some(limit) if life > limit && !governance.clamp => {
+                let limit = humantime::format_duration(limit);
+                let advice = format!(
+                    "is longer than max_ttl = \"{limit}\" of its namespace; use a shorter policy, raise `max_ttl`, or set enforce = \"clamp\""
+                );
+                let subject = format!("policy {policy} for namespace {}", key.namespace());
+                Err(Error::new(ErrorKind::PolicyRefused, subject, advice))
+            }
+            Some(limit) => Ok(life.min(limit)),
+            None => Ok(life),
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_size(&self, key: &Key<'_>, bytes: usize) -> Result<(), Error> {
+        if bytes <= self.max_value {
+            return Ok(());
+        }
+        let advice = format!("is {bytes} bytes; the limit is {} (`limits.max_value`), so split it or raise the limit", self.max_value);
+        Err(Error::new(ErrorKind::InvalidValue, format!("value of key {}", shown(key.text)), advice))
+    }
+}

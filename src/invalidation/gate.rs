@@ -1,0 +1,161 @@
+//! The gate of a key: one order for all tiers, and the token that keeps an old value from landing.
+//!
+//! A *write* (a `set`, an invalidation) passes the gate of its key's stripe with the lock held, and while it
+//! holds the lock it changes memory and queues its change for disk and Redis. So all tiers see the writes of a key in one
+//! order, without a lock across an await.
+//!
+//! A *fill* brings a value that was read elsewhere: fetched, promoted, refilled. It takes a [`FillToken`] before it
+//! reads. A write of the same key marks the token; a marked token does not land. Between the check and the
+//! change the lock is held, so nothing can come between. A *demotion* carries a value that memory gave up;
+//! it was resident until then, so only writes since the moment of its eviction matter. Each stripe remembers
+//! its last few writes for that; when it cannot remember far enough, the demotion is refused, which costs a
+//! later miss and never a stale read.
+//!
+//! Hashes stand for keys here. Two keys with one 64-bit hash would refuse each other's fills: a lost
+//! promotion, nothing worse.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// A power of two.
+const STRIPES: usize = 512;
+/// Writes a stripe remembers.
+const REMEMBERED: usize = 8;
+
+/// All stripes of one cache.
+pub(crate) struct Gates {
+    stripes: Box<[Mutex<Stripe>]>,
+    /// Counts writes of all keys; its value orders evictions against writes.
+    writes: AtomicU64,
+}
+
+#[derive(Default)]
+pub(crate) struct Stripe {
+    /// The last writes: hash of the key and the count when it was written. A ring.
+    recent: [(u64, u64); REMEMBERED],
+    next: usize,
+    /// Fills under way.
+    fills: Vec<Fill>,
+}
+
+struct Fill {
+    id: u64,
+    hash: u64,
+    /// The key was written since the fill began.
+    marked: bool,
+}
+
+/// A point in the count of writes, taken before an insert that may evict.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment(u64);
+
+impl Gates {
+    pub(crate) fn new() -> Arc<Self> {
+        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+        Arc::new(Self { stripes, writes: AtomicU64::new(1) })
+    }
+
+    /// Passes the gate for a write of the key with this hash. All tiers are changed while the guard lives.
+    pub(crate) fn write(&self, hash: u64) -> MutexGuard<'_, Stripe> {
+        let mut stripe = self.stripe(hash).lock();
+        let at = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        let next = stripe.next;
+        stripe.recent[next] = (hash, at);
+        stripe.next = (next + 1) % REMEMBERED;
+        for fill in &mut stripe.fills {
+            fill.marked |= fill.hash == hash;
+        }
+        stripe
+    }
+
+    /// Now, for [`demote`](Self::demote).
+    pub(crate) fn moment(&self) -> Moment {
+        Moment(self.writes.load(Ordering::SeqCst))
+    }
+
+    /// Passes the gate for a demotion of an entry that was evicted after `since`; `None` if its key was (or may have been) written since.
+    pub(crate) fn demote(&self, hash: u64, since: Moment) -> Option<MutexGuard<'_, Stripe>> {
+        let stripe = self.stripe(hash).lock();
+        let oldest = stripe.recent[stripe.next].1;
+        let written = stripe.recent.iter().any(|&(other, at)| other == hash && at > since.0);
+        (!written && oldest <= since.0).then_some(stripe)
+    }
+
+    /// Begins a fill of the key with this hash.
+    pub(crate) fn fill(self: &Arc<Self>, hash: u64) -> FillToken {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.stripe(hash).lock().fills.push(Fill { id, hash, marked: false });
+        FillToken { gates: self.clone(), id, hash }
+    }
+
+    fn stripe(&self, hash: u64) -> &Mutex<Stripe> {
+        &self.stripes[(hash >> 32) as usize % STRIPES]
+    }
+}
+
+/// The right to land what was read, unless the key is written first. Dropped without landing, it leaves nothing behind.
+pub(crate) struct FillToken {
+    gates: Arc<Gates>,
+    id: u64,
+    hash: u64,
+}
+
+impl FillToken {
+    /// Passes the gate for the landing, or `None` if the key was written since the token was taken.
+    pub(crate) fn land(&self) -> Option<MutexGuard<'_, Stripe>> {
+        let stripe = self.gates.stripe(self.hash).lock();
+        let marked = stripe.fills.iter().any(|fill| fill.id == self.id && fill.marked);
+        (!marked).then_some(stripe)
+    }
+}
+
+impl Drop for FillToken {
+    fn drop(&mut self) {
+        let mut stripe = self.gates.stripe(self.hash).lock();
+        if let Some(at) = stripe.fills.iter().position(|fill| fill.id == self.id) {
+            stripe.fills.swap_remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fill_lands_unless_its_key_was_written_meanwhile() {
+        let gates = Gates::new();
+        let (token, other) = (gates.fill(1), gates.fill(2));
+        drop(gates.write(1));
+        assert!(token.land().is_none());
+        assert!(other.land().is_some());
+        assert!(gates.fill(1).land().is_some(), "a token taken after the write is good");
+    }
+
+    #[test]
+    fn a_dropped_token_leaves_nothing() {
+        let gates = Gates::new();
+        drop(gates.fill(7));
+        assert!(gates.stripe(7).lock().fills.is_empty());
+    }
+
+    #[test]
+    fn a_demotion_is_refused_if_its_key_was_written_or_nobody_knows() {
+        let gates = Gates::new();
+        let moment = gates.moment();
+        assert!(gates.demote(1, moment).is_some());
+        drop(gates.write(2));
+        assert!(gates.demote(1, moment).is_some(), "another key of the stripe does not matter");
+        drop(gates.write(1));
+        assert!(gates.demote(1, moment).is_none());
+        let moment = gates.moment();
+        for _ in 0..=REMEMBERED {
+            drop(gates.write(3));
+        }
+        assert!(gates.demote(1, moment).is_none(), "too many writes to remember");
+        assert!(gates.demote(1, gates.moment()).is_some());
+    }
+}

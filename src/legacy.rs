@@ -1,0 +1,75 @@
+//! The old interface: one flat store of keys. It compiles, warns, and shares the cache.
+//!
+//! Every call forwards to [`Namespace::GENERAL`] with [`TtlPolicy::Medium`], so that old and new callers see each
+//! other's values, and a service can move call by call.
+
+#![allow(deprecated)] // the old interface talks about itself
+
+use crate::cache::Cache;
+use crate::error::{Error, ErrorKind};
+use crate::namespace::Namespace;
+use crate::payload::Payload;
+use crate::policy::TtlPolicy;
+use crate::tier::{Tier, TierState};
+use crate::view::Cached;
+
+/// Which store the old interface asked for.
+#[deprecated(since = "0.1.0", note = "tiers follow from the TtlPolicy; use aurum_cache::Cache")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheBackend {
+    /// This process's memory.
+    Memory,
+    /// Redis: the process-wide cache must have it configured.
+    Redis,
+}
+
+/// The old handle. Forwards to the [process-wide cache](Cache::global).
+#[deprecated(since = "0.1.0", note = "use aurum_cache::Cache with a Namespace and a TtlPolicy")]
+#[derive(Clone, Debug)]
+pub struct AsyncCache {
+    cache: Cache,
+}
+
+impl AsyncCache {
+    /// The process-wide cache through the old interface.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::global`]; [`ErrorKind::Config`] for [`CacheBackend::Redis`] where no Redis is configured. A configured Redis
+    /// that is away is no error.
+    pub async fn new(backend: CacheBackend) -> Result<Self, Error> {
+        let cache = Cache::global().await?.clone();
+        if backend == CacheBackend::Redis {
+            let health = cache.health().await;
+            if health.tiers.iter().any(|tier| tier.tier == Tier::Redis && tier.state == TierState::Off) {
+                let advice = "is not set, but CacheBackend::Redis was asked for; set it, or use CacheBackend::Memory";
+                return Err(Error::new(ErrorKind::Config, "redis.url", advice));
+            }
+        }
+        Ok(Self { cache })
+    }
+
+    /// [`Cache::set`] in `GENERAL` with `Medium`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set`].
+    pub async fn set<T: Payload + ?Sized>(&self, key: &str, value: &T) -> Result<(), Error> {
+        self.cache.set(Namespace::GENERAL, key, value, TtlPolicy::Medium).await
+    }
+
+    /// [`Cache::get`] in `GENERAL`.
+    pub async fn get<T: Payload + ?Sized>(&self, key: &str) -> Option<Cached<T>> {
+        self.cache.get::<T>(Namespace::GENERAL, key).await
+    }
+
+    /// [`Cache::invalidate`] in `GENERAL`; `true` if the key was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::invalidate`].
+    pub async fn delete(&self, key: &str) -> Result<bool, Error> {
+        let event = self.cache.invalidate(Namespace::GENERAL, key).reason("delete").triggered_by("legacy interface").await?;
+        Ok(event.count != 0)
+    }
+}

@@ -1,0 +1,106 @@
+//! [`Cached`]: a value found in the cache.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use rkyv::api::high::HighDeserializer;
+use rkyv::{Archive, Deserialize, rancor};
+
+use crate::clock::Clock;
+use crate::entry::Typed;
+use crate::payload::Payload;
+use crate::tier::Tier;
+
+/// A value found in the cache: a shared, immutable view of its bytes.
+///
+/// Dereferences to the view; a clone shares the bytes. It stays readable for as long as it is held,
+/// also when the entry is evicted, overwritten or invalidated meanwhile, and its bytes stay counted until then.
+///
+/// ```
+/// use aurum_cache::{Cache, Namespace, Tier, TtlPolicy};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder().memory(8 << 20).open().await?;
+/// cache.set(Namespace::GENERAL, "answer", "forty-two", TtlPolicy::Short).await?;
+///
+/// let hit = cache.get::<str>(Namespace::GENERAL, "answer").await.expect("just set");
+/// assert_eq!(&*hit, "forty-two");
+/// assert_eq!(hit.tier(), Tier::Memory);
+/// assert!(!hit.is_stale());
+/// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+/// ```
+pub struct Cached<T: Payload + ?Sized> {
+    bytes: Typed<T::Form>,
+    tier: Tier,
+    clock: Clock,
+}
+
+impl<T: Payload + ?Sized> Cached<T> {
+    pub(crate) fn new(bytes: Typed<T::Form>, tier: Tier, clock: &Clock) -> Self {
+        Self { bytes, tier, clock: clock.clone() }
+    }
+
+    /// Where this read found it. A value that was just fetched is in memory.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// How long ago the value was written, by whichever node wrote it.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(self.clock.steady().saturating_sub(self.bytes.entry().created()))
+    }
+
+    /// How much of its life is left; zero when stale.
+    pub fn expires_in(&self) -> Duration {
+        Duration::from_millis(self.bytes.entry().expires().saturating_sub(self.clock.steady()))
+    }
+
+    /// Is it past its life? Only [`get_or_fetch`](crate::Cache::get_or_fetch) serves such a value, when the loader failed or is
+    /// slow, and no longer than the namespace's `stale_if_error`.
+    pub fn is_stale(&self) -> bool {
+        !self.clock.is_before(self.bytes.entry().expires())
+    }
+}
+
+impl<T> Cached<T>
+where
+    T: Payload + Archive,
+    T: Payload<View = <T as Archive>::Archived>,
+    T::Archived: Deserialize<T, HighDeserializer<rancor::Panic>>,
+{
+    /// An owned copy of the value.
+    pub fn to_value(&self) -> T {
+        // Deserializing a validated archive fails only where a pointer pool disagrees, which `Panic` turns into a panic;
+        // a flat value has no shared pointers.
+        match rkyv::api::high::deserialize::<T, rancor::Panic>(&**self) {
+            Ok(value) => value,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl<T: Payload + ?Sized> Deref for Cached<T> {
+    type Target = T::View;
+
+    #[inline]
+    fn deref(&self) -> &T::View {
+        &self.bytes
+    }
+}
+
+impl<T: Payload + ?Sized> Clone for Cached<T> {
+    fn clone(&self) -> Self {
+        Self { bytes: self.bytes.clone(), tier: self.tier, clock: self.clock.clone() }
+    }
+}
+
+impl<T: Payload + ?Sized> fmt::Debug for Cached<T> {
+    /// Without the value: it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cached")
+            .field("tier", &self.tier)
+            .field("age", &self.age())
+            .field("expires_in", &self.expires_in())
+            .finish_non_exhaustive()
+    }
+}
