@@ -94,7 +94,9 @@ pub use rkyv;
 pub use builder::Builder;
 pub use cache::Cache;
 pub use clock::Clock;
-pub use config::{CacheConfig, NamespaceConfig};
+pub use config::{
+    CacheConfig, Coherence, DiskSettings, Enforce, Limits, Maintenance, MemoryConfig, NamespaceConfig, RedisSettings, SecretUrl, Size, Urls,
+};
 pub use engine::see::EntryInfo;
 pub use error::{Error, ErrorKind};
 pub use fetch_error::FetchError;

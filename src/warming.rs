@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::fetch_error::FetchError;
 use crate::namespace::Namespace;
 use crate::payload::Payload;
 use crate::policy::TtlPolicy;
@@ -192,7 +193,7 @@ impl Cache {
         match self.load(namespace, &key, policy, move || fetcher(asked)).await {
             Ok(_) => Warmed::Loaded,
             Err(error) => {
-                let error: crate::FetchError<()> = error;
+                let error: FetchError<()> = error;
                 tracing::warn!(%namespace, ?error, "a key could not be warmed");
                 Warmed::Failed
             }

@@ -1,7 +1,7 @@
 //! The shared tier: Redis, which every node of a fleet may read and write, and which may be gone at any time.
 //!
 //! * [`keys`] says where things are, [`link`] is a connection, [`breaker`] says when to make one,
-//! * [`batch`] queues work in the order of the calls and carries it out, many jobs a round trip,
+//! * [`work`] is what can be asked, [`shared`] queues it in the order of the calls, [`batch`] carries it out, many jobs a round trip,
 //! * [`lease`] lets a fill land only if nothing was invalidated since its read,
 //! * [`repair`] remembers what Redis could not be told, and keeps reads away from it until it was,
 //! * [`sweep`] deletes by pattern, [`message`] is what other nodes are told.
@@ -26,9 +26,13 @@ mod message;
 #[cfg(feature = "redis")]
 mod repair;
 #[cfg(feature = "redis")]
+mod shared;
+#[cfg(feature = "redis")]
 mod sweep;
 #[cfg(feature = "redis")]
 mod tail;
+#[cfg(feature = "redis")]
+mod work;
 
 #[cfg(not(feature = "redis"))]
 mod absent;
@@ -76,10 +80,12 @@ mod present {
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
-    use super::batch::{Core, Reply, Work, drain};
+    use super::batch::drain;
     use super::keys::Layout;
     use super::link::{Answer, Endpoint};
     use super::repair::Stage;
+    use super::shared::Core;
+    use super::work::{Reply, Work};
     use super::{Lease, Message, Note, Origin, RemoteConfig, sweep};
     use crate::clock::Clock;
     use crate::entry::{Entry, Header};
