@@ -70,6 +70,8 @@ mod error;
 mod fetch_error;
 mod flight;
 mod health;
+#[cfg(feature = "disk")]
+mod inspect;
 mod invalidate;
 mod invalidation;
 mod key;
@@ -101,6 +103,8 @@ pub use engine::see::EntryInfo;
 pub use error::{Error, ErrorKind};
 pub use fetch_error::FetchError;
 pub use health::{Health, TierHealth};
+#[cfg(feature = "disk")]
+pub use inspect::{FolderEntry, FolderReport, inspect};
 pub use invalidate::Invalidate;
 pub use invalidation::event::{InvalidationEvent, Scope};
 pub use key::MAX_KEY_BYTES;

@@ -146,7 +146,8 @@ fn the_demo_in_words_ends_with_the_analytics() {
     let output = run(&folder(), &["demo"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
-    for expected in ["1. writes", "reads from memory", "demotes to disk", "restart", "data_update", "curve_service", "analytics"] {
+    for expected in ["1. writes", "reads from memory", "demotes to disk", "restart", "data_update", "curve_service", "analytics"]
+    {
         assert!(text.contains(expected), "no {expected:?} in {text}");
     }
 }
@@ -253,15 +254,21 @@ fn bench_measures_memory_and_disk() {
         assert!(rows.iter().any(|row| row["tier"] == tier), "{rows:?}");
     }
     for row in rows {
-        assert!(row["ns_per_op"].as_u64().is_some_and(|ns| ns > 0) && row["latency"]["count"].as_u64().is_some_and(|n| n > 0), "{row}");
+        assert!(
+            row["ns_per_op"].as_u64().is_some_and(|ns| ns > 0) && row["latency"]["count"].as_u64().is_some_and(|n| n > 0),
+            "{row}"
+        );
     }
 }
 
 #[test]
 fn the_doctor_is_content_with_an_embedded_cache_and_leaves_nothing_behind() {
     let folder = folder();
-    std::fs::write(folder.path().join("good.toml"), "[memory]\ncapacity = \"16MiB\"\n[disk]\npath = \"data\"\ncapacity = \"64MiB\"\n")
-        .expect("settings");
+    std::fs::write(
+        folder.path().join("good.toml"),
+        "[memory]\ncapacity = \"16MiB\"\n[disk]\npath = \"data\"\ncapacity = \"64MiB\"\n",
+    )
+    .expect("settings");
     let answer = object(&run(&folder, &["doctor", "good.toml", "--json"]));
     assert_eq!(answer["ok"], true, "{answer}");
     assert!(!folder.path().join("data").exists());
@@ -282,7 +289,8 @@ fn the_doctor_names_what_is_wrong_and_fails() {
         let output = run(&folder, &["doctor", name, "--json"]);
         assert_eq!(output.status.code(), Some(1), "{name}: {}", stderr(&output));
         let answer: Value = serde_json::from_str(&stdout(&output)).expect("one object");
-        let wrong: Vec<&Value> = answer["checks"].as_array().into_iter().flatten().filter(|check| check["state"] == "wrong").collect();
+        let wrong: Vec<&Value> =
+            answer["checks"].as_array().into_iter().flatten().filter(|check| check["state"] == "wrong").collect();
         assert!(wrong.iter().any(|check| check.to_string().contains(expected)), "{name}: {answer}");
         assert!(wrong.iter().all(|check| check["fix"].as_str().is_some_and(|fix| !fix.is_empty())), "{name}: {answer}");
         assert!(!stdout(&output).contains("hunter2") && !stderr(&output).contains("hunter2"));
@@ -293,8 +301,12 @@ fn the_doctor_names_what_is_wrong_and_fails() {
 fn a_reader_that_goes_away_is_no_error() {
     let folder = folder();
     for arguments in [&["tune", "--limit", "5000"][..], &["replay", "--help"]] {
-        let mut child =
-            program(folder.path()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = program(folder.path())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         drop(child.stdout.take());
         let output = child.wait_with_output().expect("it ends");
         assert!(output.status.success() && !stderr(&output).contains("panicked"), "{:?} {}", output.status, stderr(&output));

@@ -89,16 +89,25 @@ fn settings(checks: &mut Vec<Check>) -> Option<CacheConfig> {
     let path = PathBuf::from(named.as_deref().unwrap_or(OsStr::new(SETTINGS.1)));
     let (shown, exists) = (path.display(), path.is_file());
     if named.is_some() && !exists {
-        checks.push(Check::wrong("settings", format!("{} names {shown}, which is not there", SETTINGS.0), "correct the variable, or make the file"));
+        checks.push(Check::wrong(
+            "settings",
+            format!("{} names {shown}, which is not there", SETTINGS.0),
+            "correct the variable, or make the file",
+        ));
     }
     match CacheConfig::from_settings() {
         Ok(config) => {
-            let found = if exists { format!("{shown} and the environment") } else { format!("no {shown}: defaults and the environment") };
+            let found =
+                if exists { format!("{shown} and the environment") } else { format!("no {shown}: defaults and the environment") };
             checks.push(Check::ok("settings", found));
             Some(config)
         }
         Err(error) => {
-            checks.push(Check::wrong("settings", error.to_string(), format!("correct it in {shown} or in the environment (AURUM_CACHE_...)")));
+            checks.push(Check::wrong(
+                "settings",
+                error.to_string(),
+                format!("correct it in {shown} or in the environment (AURUM_CACHE_...)"),
+            ));
             None
         }
     }
@@ -130,13 +139,17 @@ fn folder(path: &Path, capacity: u64, checks: &mut Vec<Check>) {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => Some(metadata),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
-        Err(cause) => return checks.push(Check::wrong("folder", format!("{shown}: {cause}"), "give this user access, or change disk.path")),
+        Err(cause) => {
+            return checks.push(Check::wrong("folder", format!("{shown}: {cause}"), "give this user access, or change disk.path"));
+        }
     };
     if metadata.as_ref().is_some_and(|metadata| !metadata.is_dir()) {
         return checks.push(Check::wrong("folder", format!("{shown} is a file"), "move it away, or change disk.path"));
     }
     let exists = metadata.is_some();
-    let Some(near) = path.ancestors().map(|near| if near.as_os_str().is_empty() { Path::new(".") } else { near }).find(|near| near.is_dir()) else {
+    let Some(near) =
+        path.ancestors().map(|near| if near.as_os_str().is_empty() { Path::new(".") } else { near }).find(|near| near.is_dir())
+    else {
         return checks.push(Check::wrong("folder", format!("{shown}: no folder above it exists"), "change disk.path"));
     };
     // A file without a name of its own, gone when it is dropped.
@@ -148,11 +161,17 @@ fn folder(path: &Path, capacity: u64, checks: &mut Vec<Check>) {
     checks.push(Check::ok("folder", format!("{shown} {how}")));
     let free = match rustix::fs::statvfs(near) {
         Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),
-        Err(cause) => return checks.push(Check::warning("space", format!("{shown}: free space is unknown ({cause})"), "see with df")),
+        Err(cause) => {
+            return checks.push(Check::warning("space", format!("{shown}: free space is unknown ({cause})"), "see with df"));
+        }
     };
     let used = if exists { bytes_in(path) } else { 0 };
-    let found =
-        format!("{} for the disk tier; {} in use there, {} free", report::bytes(capacity), report::bytes(used), report::bytes(free));
+    let found = format!(
+        "{} for the disk tier; {} in use there, {} free",
+        report::bytes(capacity),
+        report::bytes(used),
+        report::bytes(free)
+    );
     checks.push(if capacity.saturating_sub(used) > free {
         Check::wrong("space", found, "free some space, or lower disk.capacity")
     } else {
@@ -242,6 +261,7 @@ fn show(checks: &[Check], out: &Output) -> Outcome {
     let wrong = checks.iter().filter(|check| check.state == State::Wrong).count();
     let last = if wrong == 0 { "nothing is wrong".to_owned() } else { format!("{wrong} to fix") };
     out.text(format_args!("{table}\n{last}"))?;
-    let check = |check: &Check| json!({ "check": check.name, "state": word(check.state), "found": check.found, "fix": check.fix });
+    let check =
+        |check: &Check| json!({ "check": check.name, "state": word(check.state), "found": check.found, "fix": check.fix });
     out.object(&json!({ "ok": wrong == 0, "checks": checks.iter().map(check).collect::<Vec<_>>() }))
 }

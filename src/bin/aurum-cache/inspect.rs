@@ -65,8 +65,28 @@ struct Held {
     expires: SystemTime,
 }
 
-fn look(_ask: &Inspect) -> Outcome<Contents> {
-    Err(Failure::said("not yet"))
+fn look(ask: &Inspect) -> Outcome<Contents> {
+    let namespace = ask.namespace.as_deref().map(Namespace::parse).transpose()?;
+    let found = aurum_cache::inspect(&ask.dir)?.only(namespace, ask.pattern.as_deref())?;
+    let held = |entry: aurum_cache::FolderEntry| Held {
+        namespace: entry.namespace,
+        key: entry.key,
+        bytes: entry.bytes,
+        created: entry.created,
+        expires: entry.expires,
+    };
+    let damage = match found.damaged {
+        0 => Vec::new(),
+        places => vec![format!("{places} damaged places; what they held is lost, the rest is whole")],
+    };
+    Ok(Contents {
+        entries: found.entries.into_iter().map(held).collect(),
+        segments: found.segments,
+        file_bytes: found.file_bytes,
+        live_bytes: found.live_bytes,
+        events: found.events,
+        damage,
+    })
 }
 
 /// One namespace, or all.
