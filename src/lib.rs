@@ -5,6 +5,8 @@ extern crate self as aurum_cache;
 mod clock;
 mod entry;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz_bridge;
 mod key;
 mod namespace;
 mod pattern;
