@@ -77,7 +77,7 @@ impl Ghosts {
 
     /// The bucket, and the upper half of the slot, which is never zero.
     fn address(&self, hash: u64) -> (usize, u32) {
-        let at = (hash >> 8 & 0xFFFF_FFFF) * self.buckets.len() as u64 >> 32;
+        let at = ((hash >> 8 & 0xFFFF_FFFF) * self.buckets.len() as u64) >> 32;
         (at as usize, ((hash >> 42) as u32 & 0xFFFF).max(1) << 16)
     }
 }

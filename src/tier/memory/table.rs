@@ -140,7 +140,7 @@ impl Words {
 
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        ((hash & 0xFFFF_FFFF) * self.homes as u64 >> 32) as usize
+        (((hash & 0xFFFF_FFFF) * self.homes as u64) >> 32) as usize
     }
 
     /// The words at which an entry of this hash may be, and the sixteen bits it has at the first of them.
@@ -347,7 +347,7 @@ impl Edit<'_> {
             let from_home = (word.addr() >> (ADDRESS_BITS + 8)) - 1;
             let by = at - gap;
             if from_home >= by {
-                let moved = word.map_addr(|address| address - (by * STEP << ADDRESS_BITS));
+                let moved = word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS));
                 words.slots[gap].store(moved, Ordering::Release);
                 self.moves.store(self.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
                 gap = at;
