@@ -97,7 +97,8 @@ pub use builder::Builder;
 pub use cache::Cache;
 pub use clock::Clock;
 pub use config::{
-    CacheConfig, Coherence, DiskSettings, Enforce, Limits, Maintenance, MemoryConfig, NamespaceConfig, RedisSettings, SecretUrl, Size, Urls,
+    CacheConfig, Coherence, DiskSettings, Enforce, Limits, Maintenance, MemoryConfig, NamespaceConfig, RedisSettings, SecretUrl,
+    Size, Urls,
 };
 pub use engine::see::EntryInfo;
 pub use error::{Error, ErrorKind};
@@ -113,9 +114,9 @@ pub use namespace::{MAX_NAMESPACE_BYTES, MAX_NAMESPACES, Namespace};
 pub use payload::Payload;
 pub use policy::TtlPolicy;
 pub use policy::placement::{DiskPlacement, Placement};
-pub use schema::Schema;
 #[doc(hidden)]
 pub use schema::__private;
+pub use schema::Schema;
 pub use tier::{Tier, TierState};
 pub use view::Cached;
 pub use warming::{Warming, WarmingReport};
