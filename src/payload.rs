@@ -31,7 +31,7 @@ use crate::schema::Schema;
     label = "not a payload",
     note = "put `#[aurum_cache::cacheable]` on the type; it derives rkyv's traits and `Schema`"
 )]
-pub trait Payload: Schema + 'static {
+pub trait Payload: Schema + Send + Sync + 'static {
     /// What a reader sees: rkyv's archived type, or `[u8]` and `str` themselves.
     type View: ?Sized;
 

@@ -30,6 +30,7 @@ use crate::metrics::FetchOutcome;
 use crate::namespace::NamespaceId;
 use crate::policy::TtlPolicy;
 use crate::tier::Tier;
+use crate::tier::remote::Lease;
 
 /// A loader's error, of a type that only the caller knows: an `Arc<E>`.
 pub(crate) type LoadError = Arc<dyn Any + Send + Sync>;
@@ -73,19 +74,19 @@ impl Engine {
             Ok(life) => life,
             Err(error) => return Fetched::Rejected(error),
         };
-        let (cause, stale) = match self.find(key, want).await {
+        let (cause, stale, lease) = match self.find(key, want).await {
             Read::Hit(found) => {
                 self.recorder.hit(found.tier, key.id);
                 self.refresh_ahead(key, &found, policy, life, want, load);
                 return Fetched::Served(found);
             }
-            Read::Miss { cause, stale } => (cause, stale),
+            Read::Miss { cause, stale, lease } => (cause, stale, lease),
         };
         self.recorder.miss(key.id, cause);
         if let (Some(found), true) = (&stale, self.is_throttled(key)) {
             return self.serve_stale(key, found.clone());
         }
-        self.load(key, want, policy, life, load, fits, stale).await
+        self.load(key, want, policy, life, load, fits, stale, lease).await
     }
 
     /// Joins the flight of the key, or sends `load` off, and waits. A `stale` value may stand in.
@@ -99,6 +100,7 @@ impl Engine {
         load: Load,
         fits: fn(&LoadError) -> bool,
         stale: Option<Found>,
+        mut lease: Option<Lease>,
     ) -> Fetched {
         if is_loading(key) {
             let advice = "is being loaded by a loader that asks for it itself; load it under another key";
@@ -109,7 +111,7 @@ impl Engine {
             let mut seat = match self.flights.join(key.id, key.text) {
                 Ticket::First(pilot, seat) => {
                     let Some(load) = load.take() else { return Fetched::TimedOut };
-                    self.fly(pilot, key, policy, life, want, load, FetchOutcome::Ok);
+                    self.fly(pilot, key, policy, life, want, load, FetchOutcome::Ok, lease.take());
                     seat
                 }
                 Ticket::Joined(seat) => {
@@ -196,6 +198,7 @@ impl Engine {
         want: Want,
         load: Load,
         kind: FetchOutcome,
+        lease: Option<Lease>,
     ) {
         let (engine, key) = (self.clone(), OwnedKey::from(key));
         let mut chain = LOADING.try_with(Clone::clone).unwrap_or_default();
@@ -206,6 +209,7 @@ impl Engine {
             let Ok(_permit) = governance.permits.acquire().await else { return };
             // Before the loader reads anything: what is written from here on keeps its value from landing.
             let fill = engine.begin_fill(&key);
+            let lease = engine.lease(&key, lease).await;
             let loaded = match governance.hard_timeout {
                 Some(limit) => tokio::time::timeout(limit, contain(load)).await,
                 None => Ok(contain(load).await),
@@ -220,7 +224,7 @@ impl Engine {
                     });
                     match made.and_then(|entry| size.map(|()| entry)) {
                         Ok(entry) => {
-                            engine.land(&key, &entry, &fill).await;
+                            engine.land(&key, &entry, &fill, lease).await;
                             engine.throttled.lock().remove(&key.hash);
                             Outcome::Loaded(entry)
                         }
@@ -241,6 +245,14 @@ impl Engine {
         }));
     }
 
+    /// Redis' leave to fill the key: the one that came with the miss, or one asked for now.
+    async fn lease(&self, key: &Key<'_>, lease: Option<Lease>) -> Option<Lease> {
+        match (&self.remote, lease) {
+            (Some(remote), None) => remote.get(key, self.rules.now()).await.1,
+            (_, lease) => lease,
+        }
+    }
+
     /// Past its share of life, a hit sends one refresh off.
     fn refresh_ahead(self: &Arc<Self>, key: &Key<'_>, found: &Found, policy: TtlPolicy, life: Duration, want: Want, load: Load) {
         let Some(share) = self.governance.of(key.id).refresh_ahead else { return };
@@ -250,7 +262,7 @@ impl Engine {
             return;
         }
         if let Ticket::First(pilot, _) = self.flights.join(key.id, key.text) {
-            self.fly(pilot, key, policy, life, want, load, FetchOutcome::Refreshed);
+            self.fly(pilot, key, policy, life, want, load, FetchOutcome::Refreshed, None);
         }
     }
 

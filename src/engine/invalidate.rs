@@ -7,9 +7,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::coherence::Message;
-use crate::engine::state::{Engine, OwnedKey};
+use crate::coherence::{Message, Origin};
+use crate::engine::state::Engine;
 use crate::error::Error;
 use crate::invalidation::event::{InvalidationEvent, Scope};
 use crate::invalidation::rule::Rule;
@@ -22,6 +23,9 @@ use crate::tier::remote::Note;
 
 /// The sequence number is kept on disk under this name.
 pub(crate) const SEQUENCE_NOTE: &str = "sequence";
+
+/// What Redis has not been told of is kept on disk under this name.
+const REPAIRS_NOTE: &str = "repairs";
 
 /// Why, and by whom.
 #[derive(Clone, Debug, Default)]
@@ -139,22 +143,14 @@ impl Engine {
     pub(crate) async fn apply(&self, message: &Message) {
         match message {
             Message::Set { namespace, key, .. } | Message::Key { namespace, key, .. } => {
-                let Ok(namespace) = Namespace::parse(namespace) else { return };
-                let Ok(key) = self.hasher.key(namespace, key) else { return };
-                let owned = OwnedKey::from(&key);
-                self.forget(&owned.key()).await;
+                let Ok(key) = self.hasher.key(*namespace, key) else { return };
+                self.forget(&key).await;
             }
             Message::Pattern { namespace, pattern, .. } => {
                 let Ok(pattern) = Pattern::parse(pattern) else { return };
-                if let Ok(namespace) = Namespace::parse(namespace) {
-                    self.forget_many(Some(namespace), Some(pattern)).await;
-                }
+                self.forget_many(Some(*namespace), Some(pattern)).await;
             }
-            Message::Namespace { namespace, .. } => {
-                if let Ok(namespace) = Namespace::parse(namespace) {
-                    self.forget_many(Some(namespace), None).await;
-                }
-            }
+            Message::Namespace { namespace, .. } => self.forget_many(Some(*namespace), None).await,
             Message::All { .. } => self.forget_many(None, None).await,
         }
     }
@@ -213,7 +209,45 @@ impl Engine {
         }
         self.recorder.invalidated(event.count);
         self.ledger.append(event.clone());
+        self.keep_repairs().await;
         event
+    }
+
+    /// Writes down what Redis has not been told of, so that a restart does not forget it.
+    pub(crate) async fn keep_repairs(&self) {
+        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
+        let pending = remote.pending();
+        if pending.is_empty() && !self.repairs_kept.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.repairs_kept.store(!pending.is_empty(), Ordering::Release);
+        let mut bytes = Vec::new();
+        for message in &pending {
+            let message = message.encode();
+            bytes.extend((message.len() as u32).to_le_bytes());
+            bytes.extend(message);
+        }
+        self.noted(Tier::Disk, disk.write_note(REPAIRS_NOTE, bytes).await);
+    }
+
+    /// Takes over what an earlier run could not tell Redis. A list that cannot be read stands for everything.
+    pub(crate) async fn read_repairs(&self) {
+        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
+        let Some(bytes) = self.noted(Tier::Disk, disk.read_note(REPAIRS_NOTE).await).flatten() else { return };
+        let mut rest = &bytes[..];
+        let mut pending = Vec::new();
+        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            let message = behind.split_at_checked(u32::from_le_bytes(*length) as usize);
+            let decoded = message.and_then(|(message, behind)| Some((Message::decode(message).ok()?, behind)));
+            let Some((message, behind)) = decoded else {
+                pending.push(Message::All { origin: Origin::default() });
+                break;
+            };
+            pending.push(message);
+            rest = behind;
+        }
+        self.repairs_kept.store(!pending.is_empty(), Ordering::Release);
+        remote.add_pending(pending);
     }
 
     /// What goes with an invalidation into the log between nodes.

@@ -35,6 +35,7 @@ impl Engine {
         }
         if let Some(remote) = &self.remote {
             remote.probe().await;
+            self.keep_repairs().await;
         }
     }
 
@@ -80,7 +81,8 @@ impl Engine {
                 *self.coherence.lock() = Some(CoherenceState::Current);
                 cursor
             }
-            Event::Lost => {
+            Event::Lost(error) => {
+                tracing::warn!(%error, "the log between nodes cannot be read");
                 *self.coherence.lock() = Some(CoherenceState::Blind);
                 return;
             }

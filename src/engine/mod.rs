@@ -22,7 +22,7 @@ use crate::coherence::{Cursor, Event, follow};
 use crate::engine::invalidate::SEQUENCE_NOTE;
 use crate::engine::maintain::CURSOR_NOTE;
 use crate::engine::state::{CoherenceState, Engine};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::invalidation::event::InvalidationEvent;
 use crate::tier::Tier;
 
@@ -48,6 +48,7 @@ impl Engine {
     /// Starts what runs in the background. The local disk is trusted once the log between nodes was read up to now.
     pub(crate) async fn start(self: &Arc<Self>, strict: bool) -> Result<(), Error> {
         self.read_ledger().await;
+        self.read_repairs().await;
         self.catch_up(strict).await?;
         let weak = Arc::downgrade(self);
         let keys = self.read_hot_list().await;
@@ -77,11 +78,11 @@ impl Engine {
             None => None,
         };
         *self.coherence.lock() = Some(CoherenceState::Blind);
-        let mut follower = follow(remote.clone(), note.as_deref().and_then(Cursor::from_bytes));
+        let mut follower = follow(remote, note.as_deref().and_then(Cursor::from_bytes));
         let reading = async {
             loop {
                 let event = follower.next().await;
-                let (done, lost) = (matches!(event, Event::CaughtUp(_)), matches!(event, Event::Lost));
+                let (done, lost) = (matches!(event, Event::CaughtUp(_)), matches!(event, Event::Lost(_)));
                 self.hear(event).await;
                 if done || lost {
                     return done;
@@ -90,8 +91,9 @@ impl Engine {
         };
         let current = tokio::time::timeout(CATCH_UP, reading).await.unwrap_or(false);
         if !current && strict {
-            let advice = "cannot be read, and coherence = \"strict\"; start Redis, or set coherence = \"lenient\" to serve what is here";
-            return Err(Error::new(crate::ErrorKind::TierDown, "the log between nodes in Redis", advice));
+            let advice =
+                "cannot be read, and coherence = \"strict\"; start Redis, or set coherence = \"lenient\" to serve what is here";
+            return Err(Error::new(ErrorKind::TierDown, "the log between nodes in Redis", advice));
         }
         let weak = Arc::downgrade(self);
         self.tasks.lock().push(tokio::spawn(Self::follow(weak, follower)));
@@ -118,6 +120,7 @@ impl Engine {
             // Aborted or done: either way it no longer runs.
             let _ = task.await;
         }
+        self.keep_repairs().await;
         let warm = self.keep_warm().await;
         let disk = match &self.disk {
             Some(disk) => disk.close().await,

@@ -6,12 +6,14 @@
 
 use crate::engine::read::Fill;
 use crate::engine::state::{Engine, Found};
+use crate::engine::write::Sharing;
 use crate::entry::Entry;
 use crate::invalidation::gate::Moment;
 use crate::key::Key;
 use crate::metrics::MissCause;
 use crate::policy::placement::DiskPlacement;
 use crate::tier::Tier;
+use crate::tier::remote::{Lease, Note};
 
 /// An entry with less life than this is not worth a write to disk, in milliseconds.
 const WORTH_DEMOTING_MS: u64 = 2_000;
@@ -30,7 +32,11 @@ impl Engine {
                     disk.offer(&found.entry);
                 }
             }
-            self.memory.put(key, found.entry.clone())
+            let put = self.memory.put(key, found.entry.clone());
+            if self.undo_if_covered(key, fill.stamp.stamp) {
+                return;
+            }
+            put
         };
         if evicted.admitted {
             self.recorder.promoted(found.tier, 1);
@@ -39,7 +45,7 @@ impl Engine {
     }
 
     /// Lands a value that a loader made, in all tiers of its policy. `false` if its key was written or invalidated meanwhile.
-    pub(crate) async fn land(&self, key: &Key<'_>, entry: &Entry, fill: &Fill) -> bool {
+    pub(crate) async fn land(&self, key: &Key<'_>, entry: &Entry, fill: &Fill, lease: Option<Lease>) -> bool {
         let on_set = self.lands_on_disk(entry);
         if let (true, Some(disk)) = (on_set, &self.disk) {
             disk.room().await;
@@ -50,12 +56,26 @@ impl Engine {
             if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
                 return false;
             }
-            self.place(key, entry)
+            let placed = self.place(key, entry, Sharing::Fill(lease));
+            if self.undo_if_covered(key, fill.stamp.stamp) {
+                return false;
+            }
+            placed
         };
         self.recorder.set(key.id);
         self.demote(put, moment);
-        self.share(shared).await;
-        true
+        if self.share(shared).await {
+            return true;
+        }
+        // Redis knows of a write or an invalidation on another node that came after our loader began.
+        let _gate = self.gates.write(key.hash);
+        let is_ours = |resident: &Entry| std::ptr::eq(resident.payload(), entry.payload());
+        if self.memory.remove_if(key, is_ours).is_some() || on_set {
+            if let Some(disk) = &self.disk {
+                disk.remove(key);
+            }
+        }
+        false
     }
 
     /// Is this entry of a policy that is written to disk on `set`?
@@ -88,10 +108,27 @@ impl Engine {
             return disk.contains(&key);
         }
         let Some(_gate) = self.gates.demote(hash, since) else { return false };
-        if self.rules.covers(entry.stamp(), key.id, key.text) || !disk.offer(entry) {
+        if self.rules.covers(entry.stamp(), key.id, key.text) || !disk.offer(entry) || self.undo_if_covered(&key, entry.stamp()) {
             return false;
         }
         self.recorder.demoted(Tier::Memory, 1);
+        true
+    }
+
+    /// Takes back what was just placed if a rule was declared meanwhile: its sweep may have passed this place already. Asked after the placing,
+    /// it leaves no gap: a rule that is declared later sweeps later. The caller holds the key's gate.
+    pub(crate) fn undo_if_covered(&self, key: &Key<'_>, stamp: u64) -> bool {
+        if !self.rules.covers(stamp, key.id, key.text) {
+            return false;
+        }
+        drop(self.memory.remove(key));
+        if let Some(disk) = &self.disk {
+            disk.remove(key);
+        }
+        if let Some(remote) = &self.remote {
+            // Queued in order behind the write; the answer does not matter here, a failure is repaired by the tier.
+            drop(tokio::spawn(remote.remove(key, &Note::default())));
+        }
         true
     }
 }

@@ -10,13 +10,18 @@ use crate::invalidation::gate::FillToken;
 use crate::invalidation::rule::FillStamp;
 use crate::key::Key;
 use crate::metrics::{MissCause, Verb};
+use crate::tier::remote::Lease;
 use crate::tier::{Lookup, Tier};
 
 /// What a read came to.
 pub(crate) enum Read {
     Hit(Found),
     /// Nothing fresh. The most telling cause, and a value past its life that may stand in if a fetch fails.
-    Miss { cause: MissCause, stale: Option<Found> },
+    Miss {
+        cause: MissCause,
+        stale: Option<Found>,
+        lease: Option<Lease>,
+    },
 }
 
 /// A fill under way: its place in the sequence and its claim on the key. Taken before anything is read below memory.
@@ -118,7 +123,8 @@ impl Engine {
             return None;
         }
         let took = crate::clock::Clock::stopwatch();
-        let (lookup, _lease) = remote.get(key, fill.stamp.stamp).await;
+        let (lookup, lease) = remote.get(key, fill.stamp.stamp).await;
+        miss.lease = lease;
         self.recorder.timed(Tier::Redis, Verb::Get, took.elapsed());
         self.take(lookup, Tier::Redis, miss)
     }
@@ -179,11 +185,13 @@ impl Engine {
 pub(crate) struct Missing {
     cause: Option<MissCause>,
     stale: Option<Found>,
+    /// Redis' leave to fill the key, given when it was asked.
+    lease: Option<Lease>,
 }
 
 impl Missing {
     pub(crate) fn new() -> Self {
-        Self { cause: None, stale: None }
+        Self { cause: None, stale: None, lease: None }
     }
 
     /// The first cause is the one nearest to the reader; a tier that is down only explains what nothing else does.
@@ -199,6 +207,6 @@ impl Missing {
             Some(cause) => cause,
             None => engine.departed.cause(key.hash).unwrap_or(MissCause::Absent),
         };
-        Read::Miss { cause, stale: self.stale }
+        Read::Miss { cause, stale: self.stale, lease: self.lease }
     }
 }

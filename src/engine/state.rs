@@ -52,6 +52,8 @@ pub(crate) struct Engine {
     pub(crate) refill_left: AtomicU64,
     /// How the log between nodes stands; `None` without Redis.
     pub(crate) coherence: Mutex<Option<CoherenceState>>,
+    /// The disk holds a list of repairs that Redis still needs.
+    pub(crate) repairs_kept: AtomicBool,
     pub(crate) closed: AtomicBool,
     pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How often maintenance runs.

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::engine::state::Engine;
 use crate::entry::{Entry, Meta};
 use crate::error::{Error, ErrorKind, shown};
@@ -18,9 +19,18 @@ use crate::policy::TtlPolicy;
 use crate::policy::placement::DiskPlacement;
 use crate::policy::ttl::MAX_TTL;
 use crate::tier::Tier;
+use crate::tier::remote::{Lease, Note};
 
-/// Redis' answer to a write that was queued.
-pub(crate) type Shared = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+/// Redis' answer to a write that was queued; `false` if it was refused because the key moved on another node.
+pub(crate) type Shared = Pin<Box<dyn Future<Output = Result<bool, Error>> + Send>>;
+
+/// How a value goes to Redis.
+pub(crate) enum Sharing {
+    /// It replaces what is there.
+    Set,
+    /// It fills what was missing, unless the key moved since the lease was given. Without a lease nobody can tell, and it stays here.
+    Fill(Option<Lease>),
+}
 
 /// A write that may go on.
 #[derive(Clone, Copy)]
@@ -66,7 +76,9 @@ impl Engine {
             let meta = self.meta(key, prepared.policy, prepared.life, fingerprint, self.rules.now());
             let entry = Entry::new(key, &meta, payload);
             vouch(&entry);
-            self.place(key, &entry)
+            let placed = self.place(key, &entry, Sharing::Set);
+            self.undo_if_covered(key, entry.stamp());
+            placed
         };
         self.flights.detach_key(key.id, key.text);
         self.recorder.set(key.id);
@@ -78,7 +90,7 @@ impl Engine {
     }
 
     /// Puts an entry into memory and the queues below. The caller holds the key's gate.
-    pub(crate) fn place(&self, key: &Key<'_>, entry: &Entry) -> (Vec<Entry>, Option<Shared>) {
+    pub(crate) fn place(&self, key: &Key<'_>, entry: &Entry, sharing: Sharing) -> (Vec<Entry>, Option<Shared>) {
         let placement = self.placement.of(entry.meta().policy);
         let put = self.memory.put(key, entry.clone());
         if let Some(disk) = &self.disk {
@@ -94,27 +106,33 @@ impl Engine {
                 }
             }
         }
-        let shared = match &self.remote {
-            Some(remote) if placement.redis => Some(Box::pin(remote.set(entry)) as Shared),
-            // Not shared by its policy; a value that an earlier policy shared must go.
-            Some(remote) => {
-                let gone = remote.remove(key, &crate::tier::remote::Note::default());
-                Some(Box::pin(async move { gone.await.map(drop) }) as Shared)
+        let shared = self.remote.as_ref().and_then(|remote| match (placement.redis, sharing) {
+            (true, Sharing::Set) => {
+                let answer = remote.set(entry);
+                Some(Box::pin(async move { answer.await.map(|()| true) }) as Shared)
             }
-            None => None,
-        };
+            (true, Sharing::Fill(Some(lease))) => Some(Box::pin(remote.fill(entry, lease)) as Shared),
+            // Not shared by its policy; a value that an earlier policy shared must go.
+            (false, Sharing::Set) => {
+                let gone = remote.remove(key, &Note::default());
+                Some(Box::pin(async move { gone.await.map(|_| true) }) as Shared)
+            }
+            (_, Sharing::Fill(_)) => None,
+        });
         (put.evicted, shared)
     }
 
-    /// Waits for Redis' answer, and counts its failure.
-    pub(crate) async fn share(&self, shared: Option<Shared>) {
-        let Some(shared) = shared else { return };
-        let took = crate::clock::Clock::stopwatch();
-        if let Err(error) = shared.await {
+    /// Waits for Redis' answer, and counts its failure. `false` if Redis refused the value because its key moved.
+    pub(crate) async fn share(&self, shared: Option<Shared>) -> bool {
+        let Some(shared) = shared else { return true };
+        let took = Clock::stopwatch();
+        let answer = shared.await;
+        self.recorder.timed(Tier::Redis, Verb::Set, took.elapsed());
+        answer.unwrap_or_else(|error| {
             tracing::debug!(%error, "redis did not take a write");
             self.recorder.error(Tier::Redis);
-        }
-        self.recorder.timed(Tier::Redis, Verb::Set, took.elapsed());
+            true
+        })
     }
 
     /// When an entry written now was created, expires, and stops to be of any use.
@@ -155,7 +173,8 @@ impl Engine {
         if bytes <= self.max_value {
             return Ok(());
         }
-        let advice = format!("is {bytes} bytes; the limit is {} (`limits.max_value`), so split it or raise the limit", self.max_value);
+        let advice =
+            format!("is {bytes} bytes; the limit is {} (`limits.max_value`), so split it or raise the limit", self.max_value);
         Err(Error::new(ErrorKind::InvalidValue, format!("value of key {}", shown(key.text)), advice))
     }
 }

@@ -4,5 +4,7 @@
 //! [`rule`] is the same for many keys at once: a pattern, a namespace, everything. [`event`] and [`ledger`] say who
 //! invalidated what, when and why.
 
+pub(crate) mod event;
 pub(crate) mod gate;
+pub(crate) mod ledger;
 pub(crate) mod rule;

@@ -2,6 +2,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod memory;
+pub(crate) mod remote;
 
 use std::fmt;
 

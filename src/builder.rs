@@ -1,0 +1,209 @@
+//! [`Builder`]: a cache described in code, in settings, or in both.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::Mutex;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::{CacheConfig, NamespaceConfig};
+use crate::engine::state::{Engine, Governance, Governances};
+use crate::error::{Error, ErrorKind};
+use crate::flight::Flights;
+use crate::invalidation::gate::Gates;
+use crate::invalidation::ledger::Ledger;
+use crate::invalidation::rule::Rules;
+use crate::key::KeyHasher;
+use crate::metrics::{Departed, Recorder};
+use crate::namespace::Namespace;
+use crate::policy::placement::PlacementTable;
+use crate::schema;
+use crate::tier::disk::{Disk, DiskConfig};
+use crate::tier::memory::Memory;
+use crate::tier::remote::{RedisUrl, Remote, RemoteConfig};
+
+/// Describes a cache. Without [`disk`](Self::disk) and [`redis`](Self::redis) it is memory alone, and complete.
+///
+/// Says the same things as [`CacheConfig`], which [`config`](Self::config) takes as a start; later calls win.
+///
+/// ```
+/// use aurum_cache::{Cache, Clock, Namespace, NamespaceConfig, TtlPolicy};
+/// use std::time::Duration;
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let clock = Clock::manual(); // a test of the service moves time by hand
+/// let cache = Cache::builder().memory(8 << 20).clock(clock.clone()).open().await?;
+/// cache.set(Namespace::GENERAL, "key", "value", TtlPolicy::UltraShort).await?;
+/// clock.advance(Duration::from_secs(30));
+/// assert!(cache.get::<str>(Namespace::GENERAL, "key").await.is_none());
+/// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `open` is awaited"]
+pub struct Builder {
+    config: CacheConfig,
+    clock: Option<Clock>,
+}
+
+impl Builder {
+    /// Memory's budget in bytes, all overhead counted; 256 MiB unless set, at least 1 MiB.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.config.memory.capacity = bytes.into();
+        self
+    }
+
+    /// A disk tier in this folder, which is made if it is missing, with this budget in bytes for all its files.
+    pub fn disk(mut self, path: impl Into<PathBuf>, bytes: u64) -> Self {
+        self.config.disk.path = Some(path.into());
+        self.config.disk.capacity = bytes.into();
+        self
+    }
+
+    /// A shared tier in the Redis at this URL: `redis://`, or `rediss://` with feature `tls`. A bad URL is found by [`open`](Self::open).
+    pub fn redis(mut self, url: impl Into<String>) -> Self {
+        self.config.redis.url = vec![url.into().into()].into();
+        self
+    }
+
+    /// What is laid down for one namespace.
+    pub fn namespace(mut self, namespace: Namespace, config: NamespaceConfig) -> Self {
+        self.config.namespaces.insert(namespace.name().to_owned(), config);
+        self
+    }
+
+    /// Starts over from these settings.
+    pub fn config(mut self, config: CacheConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Folded into every type's fingerprint: a new number leaves all stored values behind.
+    pub fn schema(mut self, schema: u32) -> Self {
+        self.config.schema = schema;
+        self
+    }
+
+    /// This node's name in events and in the log between nodes; unique among those that share a Redis. Random unless set.
+    pub fn node(mut self, name: impl Into<String>) -> Self {
+        self.config.node = Some(name.into());
+        self
+    }
+
+    /// What every key in Redis begins with: caches with one prefix share their values. `aurum` unless set.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.config.redis.key_prefix = prefix.into();
+        self
+    }
+
+    /// Where the cache reads the time.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Opens the cache. The disk serves what survived the last run; memory refills from it in the background. A Redis that does not answer is no
+    /// error (unless `coherence = "strict"`), the cache does without until it does.
+    ///
+    /// Needs a tokio runtime, whose tasks do the maintenance. Dropped halfway, nothing stays open.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for a bad setting, by its name; [`ErrorKind::Locked`] if the folder is open already; [`ErrorKind::Io`] if
+    /// it cannot be used. Damaged files are no error: what is damaged is lost, counted, and shown in health.
+    pub async fn open(self) -> Result<Cache, Error> {
+        let Self { config, clock } = self;
+        config.validate()?;
+        let (clock, hasher) = (clock.unwrap_or_default(), KeyHasher::random());
+        let node = config.node.clone().unwrap_or_else(|| format!("node-{:012x}", fastrand::u64(..1 << 48)));
+        let disk = open_disk(&config, &clock, &hasher).await?;
+        let remote = open_remote(&config, &node, &clock, &hasher)?;
+        let rules = Rules::new(Engine::last_sequence(disk.as_ref()).await);
+        let mut placement = PlacementTable::default();
+        for (policy, row) in &config.placement {
+            placement.set(policy.parse()?, *row);
+        }
+        let engine = Arc::new(Engine {
+            memory: Memory::new(config.memory.capacity.into(), clock.clone(), hasher.clone()),
+            salt: schema::salt(config.schema),
+            max_value: usize::try_from(u64::from(config.limits.max_value)).unwrap_or(usize::MAX),
+            governance: governances(&config)?,
+            placement,
+            recorder: Recorder::new(clock.clone()),
+            gates: Gates::new(),
+            rules,
+            flights: Arc::new(Flights::default()),
+            ledger: Ledger::default(),
+            departed: Departed::new(),
+            throttled: Mutex::default(),
+            refill_left: AtomicU64::new(0),
+            coherence: Mutex::new(None),
+            repairs_kept: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            tasks: Mutex::default(),
+            maintenance: config.maintenance.interval,
+            clock,
+            hasher,
+            node,
+            disk,
+            remote,
+        });
+        engine.start(config.is_strict()).await?;
+        Ok(Cache { engine })
+    }
+}
+
+async fn open_disk(config: &CacheConfig, clock: &Clock, hasher: &KeyHasher) -> Result<Option<Disk>, Error> {
+    let Some(path) = &config.disk.path else { return Ok(None) };
+    if !cfg!(feature = "disk") {
+        return Err(Error::config("disk.path", "needs the crate's feature `disk`; switch it on, or leave the setting out"));
+    }
+    let disk = DiskConfig {
+        path: path.clone(),
+        capacity: config.disk.capacity.into(),
+        flush_interval: config.disk.flush_interval,
+        queue_bytes: config.disk.queue.into(),
+        segment_bytes: None,
+    };
+    let (clock, hasher) = (clock.clone(), hasher.clone());
+    let opened = tokio::task::spawn_blocking(move || Disk::open(disk, clock, hasher)).await;
+    opened.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "disk tier", "could not be opened; see the log"))).map(Some)
+}
+
+fn open_remote(config: &CacheConfig, node: &str, clock: &Clock, hasher: &KeyHasher) -> Result<Option<Arc<Remote>>, Error> {
+    let urls = config.redis.urls();
+    if urls.is_empty() {
+        return Ok(None);
+    }
+    if !cfg!(feature = "redis") {
+        return Err(Error::config("redis.url", "needs the crate's feature `redis`; switch it on, or leave the setting out"));
+    }
+    let remote = RemoteConfig {
+        urls: urls.iter().map(|url| RedisUrl::parse(url.expose())).collect::<Result<_, _>>()?,
+        key_prefix: config.redis.key_prefix.clone(),
+        timeout: config.redis.timeout,
+        max_value: config.limits.max_value.into(),
+    };
+    Remote::open(remote, node.to_owned(), clock.clone(), hasher.clone()).map(|remote| Some(Arc::new(remote)))
+}
+
+fn governances(config: &CacheConfig) -> Result<Governances, Error> {
+    let mut governances = Governances::new(governance(&NamespaceConfig::default()));
+    for (name, settings) in &config.namespaces {
+        governances.set(Namespace::parse(name)?.id()?, governance(settings));
+    }
+    Ok(governances)
+}
+
+fn governance(settings: &NamespaceConfig) -> Governance {
+    Governance {
+        max_ttl: settings.max_ttl,
+        clamp: settings.is_clamped(),
+        stale_if_error: settings.stale_if_error.unwrap_or_default(),
+        refresh_ahead: settings.refresh_ahead,
+        soft_timeout: settings.soft_timeout,
+        hard_timeout: settings.hard_timeout,
+        jitter: settings.jitter.unwrap_or_default(),
+        permits: Arc::new(tokio::sync::Semaphore::new(settings.concurrent_fetches.unwrap_or(256))),
+    }
+}

@@ -1,0 +1,198 @@
+//! The queue between callers and the server, and the one task that drains it.
+//!
+//! Work is queued in the order of the calls and carried out in that order, so a read sees what was written before it. While one
+//! exchange is on its way, what arrives is gathered and goes out as the next: concurrent gets share round trips without waiting
+//! for each other on purpose. The queue is bounded by jobs and by bytes; when it is full, work is refused, and a refused write
+//! becomes a [repair](super::repair).
+//!
+//! The task owns the link. It drops it when it broke (work in flight is repeated once: all of it may be) or timed out three
+//! times in a row, makes a new one under the rules of the [breaker](super::breaker), and carries out the repairs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::tier::remote::link::{Answer, Batch, Fault, Link};
+use crate::tier::remote::message::Message;
+use crate::tier::remote::repair::Ticket;
+use crate::tier::remote::shared::{Core, Job, Next};
+use crate::tier::remote::work::Work;
+
+/// Timeouts in a row after which a link is dropped.
+const TIMEOUTS: u32 = 3;
+
+/// The task. Ends when the core is closed and the queue is empty, or the server is away.
+pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
+    let mut line = Line { core: core.clone(), link: None, fence: None, timeouts: 0 };
+    loop {
+        if line.link.is_none() {
+            let (wait, is_closed) = core.next_attempt();
+            if wait.is_zero() {
+                let connected = line.connect().await;
+                if !connected && is_closed {
+                    break;
+                }
+            } else if is_closed {
+                break;
+            } else {
+                tokio::select! { () = tokio::time::sleep(wait) => {}, () = core.woken() => {} }
+            }
+            continue;
+        }
+        match core.take() {
+            Next::Jobs(jobs) => line.serve(jobs).await,
+            Next::Repairs(due) => line.repair(due, &sweep).await,
+            Next::Nothing(None) => core.woken().await,
+            Next::Nothing(Some(wait)) => {
+                tokio::select! { () = tokio::time::sleep(wait) => {}, () = core.woken() => {} }
+            }
+            Next::Closed => break,
+        }
+    }
+    core.end();
+}
+
+/// The task's end of the link.
+struct Line {
+    core: Arc<Core>,
+    link: Option<Link>,
+    /// Client id of the last link that was dropped.
+    fence: Option<i64>,
+    /// Timeouts in a row.
+    timeouts: u32,
+}
+
+impl Line {
+    async fn connect(&mut self) -> bool {
+        let within = self.core.timeout.max(Duration::from_millis(100));
+        match self.core.endpoint.connect(within, self.fence).await {
+            Ok(link) => {
+                self.fence = link.id();
+                self.link = Some(link);
+                self.timeouts = 0;
+                self.core.connected(true);
+                self.core.worked();
+                true
+            }
+            Err(fault) => {
+                self.core.failed(&fault);
+                false
+            }
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.link = None;
+        self.core.connected(false);
+    }
+
+    /// One exchange, with what follows for the link. Scripts that the server forgot are loaded again.
+    async fn exchange(&mut self, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
+        let Some(link) = &mut self.link else { return Err(Fault::Broken("is not connected".to_owned())) };
+        let result = self.core.endpoint.run(link, batch, within).await;
+        match &result {
+            Ok(answers) => {
+                self.timeouts = 0;
+                match answers.iter().find_map(unfit) {
+                    Some(fault) => {
+                        self.core.failed(&fault);
+                        self.hang_up();
+                    }
+                    None => self.core.worked(),
+                }
+            }
+            Err(fault) => {
+                self.core.failed(fault);
+                self.timeouts += 1;
+                if self.timeouts >= TIMEOUTS || matches!(fault, Fault::Broken(_)) || self.core.is_down() {
+                    self.hang_up();
+                }
+            }
+        }
+        result
+    }
+
+    async fn serve(&mut self, mut jobs: Vec<Job>) {
+        let mut second_try = false;
+        while !jobs.is_empty() {
+            let mut batch = Batch::default();
+            let mut ends = Vec::with_capacity(jobs.len());
+            let mut expected = 0;
+            for job in &jobs {
+                self.core.encode(&job.work, &mut batch);
+                ends.push(batch.len());
+                if let Work::Read(places) = &job.work {
+                    expected += places.len();
+                }
+            }
+            let comes_back = expected * self.core.mean_read();
+            let within = self.core.allowance(batch.bytes() + comes_back);
+            match self.exchange(&batch, within).await {
+                Ok(answers) => {
+                    // The server forgot the scripts: from the first job that met this on, all is done again, in order.
+                    let forgot = answers.iter().position(|answer| answer.is_refused_with("NOSCRIPT"));
+                    let good = match forgot {
+                        Some(at) if !second_try => ends.iter().take_while(|end| **end <= at).count(),
+                        _ => jobs.len(),
+                    };
+                    let again = jobs.split_off(good);
+                    self.core.answer(jobs, answers, &ends);
+                    jobs = again;
+                    second_try = true;
+                    if !jobs.is_empty()
+                        && let Some(link) = &mut self.link
+                        && let Err(fault) = self.core.endpoint.load_scripts(link, self.core.timeout).await
+                    {
+                        self.core.failed(&fault);
+                        self.hang_up();
+                    }
+                }
+                Err(Fault::Broken(_)) if !second_try && !self.core.is_down() && self.connect().await => second_try = true,
+                Err(fault) => {
+                    let error = match fault {
+                        Fault::TimedOut => self.core.late(),
+                        Fault::Broken(text) => self.core.error(&text),
+                    };
+                    self.core.fail_jobs(std::mem::take(&mut jobs), &error);
+                }
+            }
+        }
+    }
+
+    async fn repair(&mut self, due: Vec<(Ticket, Message)>, sweep: &impl Fn(Ticket, Message)) {
+        let mut batch = Batch::default();
+        let mut tickets = Vec::with_capacity(due.len());
+        for (ticket, message) in due {
+            if message.key().is_some() {
+                self.core.encode(&Work::Remove(message), &mut batch);
+                tickets.push(ticket);
+            } else {
+                sweep(ticket, message);
+            }
+        }
+        if tickets.is_empty() {
+            return;
+        }
+        let within = self.core.allowance(batch.bytes());
+        let answers = self.exchange(&batch, within).await.unwrap_or_default();
+        let forgot = answers.iter().any(|answer| answer.is_refused_with("NOSCRIPT"));
+        let done = |at: usize| matches!(answers.get(at), Some(Answer::Int(_)));
+        self.core.repaired(tickets.into_iter().enumerate().map(|(at, ticket)| (ticket, done(at))));
+        if forgot {
+            // A new link loads the scripts.
+            self.hang_up();
+        }
+    }
+}
+
+/// Does this answer say that the server as a whole is of no use now?
+fn unfit(answer: &Answer) -> Option<Fault> {
+    match answer {
+        Answer::Refused(code, text)
+            if matches!(code.as_str(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "CLUSTERDOWN" | "MOVED" | "ASK") =>
+        {
+            Some(Fault::Broken(format!("refuses: {code} {text}")))
+        }
+        Answer::List(list) => list.iter().find_map(unfit),
+        _ => None,
+    }
+}

@@ -1,0 +1,116 @@
+//! Where things are in Redis.
+//!
+//! ```text
+//! prefix:v1:{namespace:slot}:key     an entry: header and payload
+//! prefix:v1:{namespace:slot}         the slot's mark: moves with every write and invalidation of a key in it
+//! prefix:log                         the stream of changes
+//! prefix:log:epoch                   a hash: `id`, the log's incarnation; `n:NAMESPACE` and `*`, marks of wide invalidations
+//! ```
+//!
+//! `slot` is a stable hash of the key, three hexadecimal digits, `000` to `3ff`. It has always three, so that a pattern's
+//! `???` cannot reach over it into a key that holds `}:` itself. The braces are a Cluster's hash tag: an entry and its
+//! slot's mark are on one server.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Slots a namespace; a lease is refused when any key of its slot was changed, so many slots make that rare.
+const SLOTS: u64 = 1024;
+
+/// The names of all our keys.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    /// `prefix:v1:{`
+    entries: String,
+    log: String,
+    epoch: String,
+}
+
+impl Layout {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { entries: format!("{prefix}:v1:{{"), log: format!("{prefix}:log"), epoch: format!("{prefix}:log:epoch") }
+    }
+
+    /// The mark of the slot that `text` is in.
+    pub(super) fn slot(&self, namespace: &str, text: &str) -> String {
+        format!("{}{namespace}:{:03x}}}", self.entries, slot_of(text))
+    }
+
+    /// The entry itself.
+    pub(super) fn entry(&self, namespace: &str, text: &str) -> String {
+        format!("{}{namespace}:{:03x}}}:{text}", self.entries, slot_of(text))
+    }
+
+    pub(super) fn log(&self) -> &str {
+        &self.log
+    }
+
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// The field of the epoch hash that a wide invalidation moves.
+    pub(super) fn field(namespace: Option<&str>) -> String {
+        namespace.map_or_else(|| "*".to_owned(), |namespace| format!("n:{namespace}"))
+    }
+
+    /// The glob that finds the entries of a namespace (of all) that match `pattern` (all).
+    pub(super) fn matching(&self, namespace: Option<&str>, pattern: Option<&str>) -> String {
+        let namespace = namespace.unwrap_or("*");
+        format!("{}{namespace}:???}}:{}", escape(&self.entries), pattern.unwrap_or("*"))
+    }
+
+    /// Namespace and key of an entry's name; `None` if it is not one of ours.
+    pub(super) fn parse<'a>(&self, name: &'a [u8]) -> Option<(&'a str, &'a str)> {
+        let rest = std::str::from_utf8(name).ok()?.strip_prefix(&self.entries)?;
+        let (namespace, rest) = rest.split_once(':')?;
+        let (slot, text) = rest.split_once("}:")?;
+        (slot.len() == 3 && u64::from_str_radix(slot, 16) == Ok(slot_of(text))).then_some((namespace, text))
+    }
+}
+
+fn slot_of(text: &str) -> u64 {
+    xxh3_64(text.as_bytes()) % SLOTS
+}
+
+/// Literal text as a glob.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_pinned_because_all_nodes_must_agree() {
+        let layout = Layout::new("aurum");
+        assert_eq!(layout.entry("curves", "pjm:2026-11"), format!("{}:pjm:2026-11", layout.slot("curves", "pjm:2026-11")));
+        assert_eq!(layout.slot("curves", "a"), "aurum:v1:{curves:21f}");
+        assert_eq!(layout.log(), "aurum:log");
+        assert_eq!(layout.epoch(), "aurum:log:epoch");
+    }
+
+    #[test]
+    fn a_name_is_read_back_and_a_foreign_one_is_not() {
+        let layout = Layout::new("aurum");
+        for text in ["a", "}:", "pjm:{x}:1", "ü"] {
+            assert_eq!(layout.parse(layout.entry("curves", text).as_bytes()), Some(("curves", text)));
+        }
+        for foreign in ["aurum:v1:{curves:000}:a", "aurum:v1:{curves:21f}", "aurum:log", "other:v1:{curves:2a3}:a", ""] {
+            assert_eq!(layout.parse(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_literal_in_a_glob() {
+        assert_eq!(Layout::new("a*[b").matching(Some("curves"), Some("pjm:*")), "a\\*\\[b:v1:{curves:???}:pjm:*");
+        assert_eq!(Layout::new("a").matching(None, None), "a:v1:{*:???}:*");
+    }
+}

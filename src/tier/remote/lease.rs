@@ -1,0 +1,45 @@
+//! Leases close the race between a fill on one node and an invalidation on another.
+//!
+//! A read that misses takes with it the marks of its key as they stood *before* the value was looked for: the slot's own, and those of the
+//! log's incarnation, of the namespace and of everything. Whoever changes the key moves a mark. A [fill](super::Remote::fill)
+//! stores only if none has moved, which the server checks and does in one piece. So no value
+//! that was fetched before an invalidation lands after it.
+//!
+//! Marks are ids of the log or random, never counters that could come back: a mark that Redis lost (evicted, flushed, expired) refuses
+//! the fill, and a new one is equal to none before.
+
+use crate::tier::remote::link::Answer;
+
+/// The marks of a key at the time of a read; the right to fill it while they stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(super) slot: Vec<u8>,
+    /// `incarnation/namespace/everything`, as the fill script puts them together.
+    pub(super) wide: Vec<u8>,
+}
+
+impl Lease {
+    /// From the answers to `GET slot` and `HMGET epoch id n:NAMESPACE *`. `None` if there is no mark that could move.
+    pub(super) fn from(slot: &Answer, wide: &Answer) -> Option<Self> {
+        let slot = slot.bytes()?.to_vec();
+        let [id, namespace, all] = wide.list() else { return None };
+        let wide = [id.bytes()?, namespace.bytes().unwrap_or(b""), all.bytes().unwrap_or(b"")].join(&b'/');
+        Some(Self { slot, wide })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_mark_there_is_no_lease() {
+        let bytes = |text: &str| Answer::Bytes(text.into());
+        let wide = |id: Answer| Answer::List(vec![id, Answer::Nil, bytes("7-0")]);
+        assert_eq!(Lease::from(&Answer::Nil, &wide(bytes("id"))), None);
+        assert_eq!(Lease::from(&bytes("1-0"), &wide(Answer::Nil)), None);
+        assert_eq!(Lease::from(&bytes("1-0"), &Answer::Nil), None);
+        let lease = Lease::from(&bytes("1-0"), &wide(bytes("id"))).unwrap();
+        assert_eq!((lease.slot.as_slice(), lease.wide.as_slice()), (&b"1-0"[..], &b"id//7-0"[..]));
+    }
+}
