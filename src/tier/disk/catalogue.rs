@@ -263,7 +263,8 @@ impl Keeper {
 
     /// sled as it lies in the folder, or a new one.
     fn open_store(&self) -> Option<Store> {
-        if self.is_cut() {
+        let bytes = bytes_below(&self.folder.join(FOLDER)).unwrap_or(0);
+        if self.is_cut() || bytes > self.budget {
             discard(&self.folder);
         }
         for _ in 0..2 {

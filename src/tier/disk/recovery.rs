@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shared;
 use super::catalogue::{Directory, Word};
-use super::index::deadline;
+use super::index::{Place, deadline};
 use super::log::{make_segment, open_private};
 use super::segment::{FILE_HEAD, Found, Segment, id_of, parse_file_head, scan};
 use super::writer::Writer;
@@ -73,7 +73,7 @@ pub(super) fn scan_segment(segment: &Segment, last: bool) -> io::Result<Scanned>
             directory.value(
                 namespace,
                 key,
-                super::index::Place { segment: segment.id, offset: place.0, len: place.1 },
+                Place { segment: segment.id, offset: place.0, len: place.1 },
                 header.stale_until,
                 sequence,
             );
@@ -95,6 +95,20 @@ pub(super) fn scan_segment(segment: &Segment, last: bool) -> io::Result<Scanned>
         directory.words.clear();
     }
     Ok(Scanned { directory, end, distrust, damaged })
+}
+
+/// The last words of a segment as far as they can be read: what a sweep wants, whatever is damaged between them.
+pub(super) fn list_segment(segment: &Segment) -> io::Result<Directory> {
+    let mut directory = Directory::new(segment.id);
+    scan(&segment.file, segment.salt, segment.len(), &mut |found| match found {
+        Found::Value { place: (offset, len), sequence, namespace, key, header, .. } => {
+            let place = Place { segment: segment.id, offset, len };
+            directory.value(namespace, key, place, header.stale_until, sequence);
+        }
+        Found::Removal { sequence, namespace, key } => directory.removal(namespace, key, sequence),
+        Found::Damage => {}
+    })?;
+    Ok(directory)
 }
 
 impl Shared {

@@ -39,7 +39,7 @@ const RECORD_MAGIC: [u8; 3] = *b"AUR";
 pub(super) const FILE_HEAD: usize = 32;
 /// Bytes of a record head.
 pub(super) const RECORD_HEAD: usize = 32;
-/// Bytes of the smallest value record around its payload.
+/// What stands before namespace and key in a removal.
 const REMOVAL_HEAD: usize = 4;
 
 /// An open segment file. Only the writer appends to it; readers need no lock.
@@ -406,4 +406,44 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of version 1, for ever: a change here needs a new version number.
+    #[test]
+    fn the_format_is_pinned() {
+        let (mut removal, mut seal) = (Batch::new(9, 32), Batch::new(9, 32));
+        assert_eq!(removal.removal(5, "curves", "pjm"), 48);
+        seal.seal(6, 1);
+        let bytes = [&file_head(7, 0x0102_0304_0506_0708)[..], &removal.bytes, &seal.bytes].map(hex);
+        assert_eq!(
+            bytes,
+            [
+                "415553470100000007000000000000000807060504030201aaf74d418ac37424",
+                "41555202300000000500000000000000e7f56195db27ddd4dd9db10b5e33062406000300637572766573706a6d000000",
+                "415552032000000006000000000000000100000000000000026597fcd5f9b715"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_head_is_believed_only_where_it_was_written() {
+        let mut batch = Batch::new(9, 32);
+        batch.removal(5, "curves", "pjm");
+        assert!(RecordHead::parse(&batch.bytes, 9, 32).is_some());
+        assert!(RecordHead::parse(&batch.bytes, 9, 40).is_none());
+        assert!(RecordHead::parse(&batch.bytes, 8, 32).is_none());
+        for bit in 0..RECORD_HEAD * 8 {
+            let mut bad = batch.bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(RecordHead::parse(&bad, 9, 32).is_none(), "bit {bit}");
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::DiskConfig;
 use super::catalogue::{Catalogue, Directory};
 use super::index::{Index, Pending, Shard};
-use super::log::{Segments, make_folder, open_private};
+use super::log::{CachedReads, Segments, make_folder, open_private};
 use super::notes::Ledger;
 use super::segment::Segment;
 use super::writer::{Op, Queue, What};
@@ -29,6 +29,7 @@ pub(super) struct Shared {
     pub(super) hasher: KeyHasher,
     pub(super) index: Index,
     pub(super) segments: Segments,
+    pub(super) cached: CachedReads,
     pub(super) queue: Mutex<Queue>,
     /// The queue has something for the writer.
     pub(super) work: Condvar,
@@ -87,7 +88,8 @@ impl Faults {
         Self { left: AtomicI64::new(-1) }
     }
 
-    /// After `calls` more calls, every one fails; negative heals.
+    /// For tests: after `calls` more calls, every one fails; negative heals.
+    #[cfg(test)]
     pub(super) fn after(&self, calls: i64) {
         self.left.store(calls, Ordering::SeqCst);
     }
@@ -113,6 +115,7 @@ impl Shared {
             hasher,
             index: Index::new(),
             segments: Segments::default(),
+            cached: CachedReads::new(),
             queue: Mutex::default(),
             work: Condvar::new(),
             written: AtomicU64::new(0),

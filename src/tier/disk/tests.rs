@@ -303,6 +303,34 @@ async fn the_folder_is_private() {
     drop(bench.folder);
 }
 
+#[tokio::test]
+async fn where_the_page_cache_cannot_be_asked_reads_go_elsewhere() {
+    let bench = Bench::new();
+    let disk = bench.open();
+    bench.put(&disk, "k", b"one");
+    appended(&disk).await;
+    assert!(bench.get(&disk, "k").await.is_some());
+    let inline = disk.counts().inline_reads;
+    disk.shared().cached.refuse();
+    assert!(bench.get(&disk, "k").await.is_some());
+    let counts = disk.counts();
+    assert_eq!((counts.inline_reads, counts.device_reads > 0), (inline, true));
+}
+
+#[tokio::test]
+async fn a_sweep_reaches_what_stands_before_a_damaged_place() {
+    let bench = filled().await;
+    let disk = bench.open();
+    let segment = disk.shared().segments.all()[2].path.clone();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[8000..8200].fill(0xee);
+    std::fs::write(&segment, bytes).unwrap();
+    disk.remove_matching(None, None, "", disk.position()).await.unwrap();
+    assert_eq!(readable(&bench, &disk).await, 0);
+    disk.close().await.unwrap();
+    assert_eq!(readable(&bench, &bench.open()).await, 0);
+}
+
 /// A bench whose capacity is worth a catalogue, filled with 400 keys over several segments, then closed.
 async fn filled() -> Bench {
     let mut bench = Bench::new();
