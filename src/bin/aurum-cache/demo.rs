@@ -23,11 +23,16 @@ const CURVES: usize = 400;
 /// Enough scenarios to fill the memory four times.
 const SCENARIOS: usize = 4_000;
 const SCENARIO_BYTES: usize = 8 << 10;
+/// Scenarios written at a time. A service does not write as fast as a loop can, and the disk's queue is bounded: what is
+/// demoted while it is full is dropped.
+const BURST: usize = 250;
 
 pub(crate) async fn run(ask: &Demo, out: &Output) -> Outcome {
     let temporary = match &ask.disk {
         Some(_) => None,
-        None => Some(tempfile::tempdir().map_err(|cause| Failure::said(format!("no temporary folder ({cause}); use --disk DIR")))?),
+        None => {
+            Some(tempfile::tempdir().map_err(|cause| Failure::said(format!("no temporary folder ({cause}); use --disk DIR")))?)
+        }
     };
     let folder = match (&ask.disk, &temporary) {
         (Some(folder), _) => folder.as_path(),
@@ -117,7 +122,10 @@ async fn writes(tour: &mut Tour<'_>, cache: &Cache) -> Outcome {
     let took = clock.elapsed();
     cache.flush().await?;
     let shown = vec![
-        format!("{CURVES} curves with policy extended (24 h, memory and disk) and one text with policy long, in {}", report::time(took)),
+        format!(
+            "{CURVES} curves with policy extended (24 h, memory and disk) and one text with policy long, in {}",
+            report::time(took)
+        ),
         "flushed: the curves would survive a power cut".to_owned(),
     ];
     tour.step("writes", true, shown)
@@ -135,7 +143,10 @@ async fn reads(tour: &mut Tour<'_>, cache: &Cache) -> Outcome {
     let each = clock.elapsed() / CURVES as u32;
     let expires = cache.get::<Curve>(Namespace::CURVES, "pjm:2026-01").await.map(|hit| hit.expires_in());
     let shown = vec![
-        format!("{good} of {CURVES} from memory, {} each with its check: a view into the cached bytes, nothing is decoded", report::time(each)),
+        format!(
+            "{good} of {CURVES} from memory, {} each with its check: a view into the cached bytes, nothing is decoded",
+            report::time(each)
+        ),
         format!("pjm:2026-01 lives for another {}", report::span(expires.unwrap_or_default())),
     ];
     tour.step("reads from memory", good == CURVES, shown)
@@ -165,9 +176,12 @@ async fn demotes(tour: &mut Tour<'_>, cache: &Cache) -> Outcome {
     report::say("filling the memory");
     for number in 0..SCENARIOS {
         cache.set(Namespace::SCENARIOS, &format!("run:{number}"), &scenario(number)[..], TtlPolicy::Long).await?;
+        if number % BURST == BURST - 1 {
+            cache.flush().await?;
+        }
     }
     let (mut memory, mut disk, mut wrong) = (0, 0, 0);
-    for number in 0..SCENARIOS {
+    for number in (0..SCENARIOS).rev() {
         if let Some(hit) = cache.get::<[u8]>(Namespace::SCENARIOS, &format!("run:{number}")).await {
             match hit.tier() {
                 Tier::Memory => memory += 1,
@@ -179,7 +193,11 @@ async fn demotes(tour: &mut Tour<'_>, cache: &Cache) -> Outcome {
     }
     let analytics = cache.analytics();
     let shown = vec![
-        format!("{SCENARIOS} scenarios, {} in all, into {} of memory", report::bytes((SCENARIOS * SCENARIO_BYTES) as u64), report::bytes(MEMORY)),
+        format!(
+            "{SCENARIOS} scenarios, {} in all, into {} of memory",
+            report::bytes((SCENARIOS * SCENARIO_BYTES) as u64),
+            report::bytes(MEMORY)
+        ),
         format!("{} moved down to disk when memory was full", report::count(analytics.tier(Tier::Memory).demotions)),
         format!("reading all of them: {memory} from memory, {disk} from disk, {} gone, {wrong} wrong", SCENARIOS - memory - disk),
     ];
@@ -214,8 +232,7 @@ async fn count_curves(cache: &Cache, wanted: impl Fn(&str) -> bool) -> usize {
 }
 
 async fn invalidates(tour: &mut Tour<'_>, cache: &Cache) -> Outcome<InvalidationEvent> {
-    let event =
-        cache.invalidate_pattern(Namespace::CURVES, "pjm:*").reason("data_update").triggered_by("curve_service").await?;
+    let event = cache.invalidate_pattern(Namespace::CURVES, "pjm:*").reason("data_update").triggered_by("curve_service").await?;
     let (gone, others) = (count_curves(cache, |hub| hub == "pjm").await, count_curves(cache, |hub| hub != "pjm").await);
     let mut shown = vec![
         format!("pattern pjm:*: {} keys in {}", event.count, report::time(event.took)),

@@ -8,12 +8,11 @@
 //! A trace is held as eight bytes a request; each distinct key is kept once, in one long text. Nothing is guessed from damage:
 //! a file that stops making sense is refused with its name and line.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use crate::keys::Keys;
 use crate::report::{self, Failure, Outcome};
 
 /// One request.
@@ -72,10 +71,16 @@ impl Trace {
         } else {
             Box::new(plain)
         };
-        let head = source.fill_buf().map_err(broken)?;
+        let damaged = |cause| Failure::said(format!("trace {shown}, line 1: damaged ({cause})"));
+        let head = source.fill_buf().map_err(damaged)?;
         let format = Format::of(path, head);
-        let mut reading =
-            Reading { shown, limit: limit.unwrap_or(u64::MAX), bounded: limit.is_some(), requests: Vec::new(), keys: Keys::new() };
+        let mut reading = Reading {
+            shown,
+            limit: limit.unwrap_or(u64::MAX),
+            bounded: limit.is_some(),
+            requests: Vec::new(),
+            keys: Keys::new(),
+        };
         match format {
             Format::Oracle => reading.oracle(&mut *source)?,
             Format::Text | Format::Lis | Format::Csv => reading.lines(&mut *source, format)?,
@@ -209,7 +214,9 @@ impl Reading {
         let size = match size.map(str::parse) {
             None => 0,
             Some(Ok(size)) => size,
-            Some(Err(_)) => return Err(self.broken(&place(), "the second word is no size in bytes; a line is `key` or `key size`")),
+            Some(Err(_)) => {
+                return Err(self.broken(&place(), "the second word is no size in bytes; a line is `key` or `key size`"));
+            }
         };
         self.push(key, size, place)
     }
@@ -269,7 +276,9 @@ impl Reading {
             match fill(source, &mut record) {
                 Ok(0) => return Ok(()),
                 Ok(RECORD) => {}
-                Ok(_) => return Err(self.broken(&place(), "ends within its 24 bytes; the file is cut off or no oracleGeneral trace")),
+                Ok(_) => {
+                    return Err(self.broken(&place(), "ends within its 24 bytes; the file is cut off or no oracleGeneral trace"));
+                }
                 Err(cause) => return Err(self.broken(&place(), &format!("damaged ({cause})"))),
             }
             let [_, _, _, _, k0, k1, k2, k3, k4, k5, k6, k7, s0, s1, s2, s3, ..] = record;
@@ -318,53 +327,6 @@ impl Columns {
         };
         let is_header = by_place.size.is_some_and(|at| fields[at].parse::<u64>().is_err());
         (by_place, is_header)
-    }
-}
-
-/// Distinct texts in the order of their first appearance, all in one.
-struct Keys {
-    text: String,
-    /// Where each key ends in `text`.
-    ends: Vec<usize>,
-    /// Hash of a key to the newest key with that hash.
-    newest: HashMap<u64, u32>,
-    /// For each key the one before it with the same hash, or itself.
-    before: Vec<u32>,
-    hasher: RandomState,
-}
-
-impl Keys {
-    fn new() -> Self {
-        Self { text: String::new(), ends: Vec::new(), newest: HashMap::new(), before: Vec::new(), hasher: RandomState::new() }
-    }
-
-    fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn text(&self, key: u32) -> &str {
-        let key = key as usize;
-        let start = if key == 0 { 0 } else { self.ends[key - 1] };
-        &self.text[start..self.ends[key]]
-    }
-
-    /// The number of a text; nothing if there are no numbers left.
-    fn intern(&mut self, text: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(text);
-        let newest = self.newest.get(&hash).copied();
-        let mut candidate = newest;
-        while let Some(key) = candidate {
-            if self.text(key) == text {
-                return Some(key);
-            }
-            candidate = Some(self.before[key as usize]).filter(|&before| before != key);
-        }
-        let key = u32::try_from(self.ends.len()).ok()?;
-        self.text.push_str(text);
-        self.ends.push(self.text.len());
-        self.before.push(newest.unwrap_or(key));
-        self.newest.insert(hash, key);
-        Some(key)
     }
 }
 

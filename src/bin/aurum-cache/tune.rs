@@ -91,9 +91,7 @@ fn knee(curve: &[Point]) -> Option<Point> {
     let (first, last) = (curve.first()?, curve.last()?);
     let width = (last.bytes as f64 / first.bytes as f64).ln().max(f64::MIN_POSITIVE);
     let height = (last.cache - first.cache).max(f64::MIN_POSITIVE);
-    let above = |point: &Point| {
-        (point.cache - first.cache) / height - (point.bytes as f64 / first.bytes as f64).ln() / width
-    };
+    let above = |point: &Point| (point.cache - first.cache) / height - (point.bytes as f64 / first.bytes as f64).ln() / width;
     curve.iter().copied().max_by(|a, b| above(a).total_cmp(&above(b)))
 }
 
@@ -193,7 +191,8 @@ font-variant-numeric:tabular-nums}}</style>\n<h1>{name}</h1>\n<p>{} requests, {}
 
 /// Both policies and the recommended capacities as SVG.
 fn plot(curve: &[Point], advice: &Advice, what: &str, of: fn(f64) -> f64) -> Result<String, Box<dyn std::error::Error>> {
-    let (least, most) = curve.first().zip(curve.last()).map_or((1.0, 2.0), |(first, last)| (first.bytes as f64, last.bytes as f64));
+    let (least, most) =
+        curve.first().zip(curve.last()).map_or((1.0, 2.0), |(first, last)| (first.bytes as f64, last.bytes as f64));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (900, 420)).into_drawing_area();
