@@ -1,10 +1,9 @@
-//! A look into the folder of a disk tier that no cache has open, for tools. Nothing in the folder is changed.
-//!
-//! The disk tier reads its own files; this room gives what it finds the public words, keeps to a namespace and a pattern, and
-//! decodes the event log.
+//! [`inspect`]: what does the folder of a closed cache hold? Read-only.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
 
 use crate::clock::LATEST_MS;
 use crate::error::Error;
@@ -13,68 +12,79 @@ use crate::namespace::Namespace;
 use crate::pattern::Pattern;
 use crate::tier::disk;
 
-/// One entry of a closed folder: the newest of its key, and within its time or still kept as stale.
-#[derive(Clone, Copy, Debug)]
+/// What a disk folder holds.
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct StoredEntry<'a> {
-    /// The name of its namespace.
-    pub namespace: &'a str,
-    /// Its key.
-    pub key: &'a str,
-    /// Bytes of its record: value, key and header.
-    pub bytes: u64,
-    /// When it was set.
-    pub created: SystemTime,
-    /// When its life ends or ended.
-    pub expires: SystemTime,
-}
-
-/// What a look at a closed folder found beside the entries.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Inspection {
-    /// Segment files of the log.
+pub struct FolderReport {
+    /// Segments of the log.
     pub segments: u64,
-    /// Bytes of all files in the folder.
+    /// Bytes of all files.
     pub file_bytes: u64,
-    /// Bytes of the records of live entries, in all namespaces.
+    /// Bytes of records that are still an entry.
     pub live_bytes: u64,
-    /// Damaged places. What stood there is a miss, what stands around them is not touched by it.
+    /// Places that are damaged.
     pub damaged: u64,
+    /// Live entries, in the order of the log.
+    pub entries: Vec<FolderEntry>,
     /// The event log, oldest first.
     pub events: Vec<InvalidationEvent>,
 }
 
-/// Shows every live entry of a closed folder to `visit`, oldest first: all of them, or those of one namespace, or those whose
-/// key matches a glob pattern. Memory grows with the number of keys in the folder.
+impl FolderReport {
+    /// Keeps the entries of one namespace, and those whose key matches a glob (Redis' syntax).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidPattern`](crate::ErrorKind::InvalidPattern) with what is wrong with the pattern.
+    pub fn only(mut self, namespace: Option<Namespace>, pattern: Option<&str>) -> Result<Self, Error> {
+        let pattern = pattern.map(Pattern::parse).transpose()?;
+        self.entries.retain(|entry| {
+            namespace.is_none_or(|namespace| namespace.name() == entry.namespace)
+                && pattern.as_ref().is_none_or(|pattern| pattern.matches(&entry.key))
+        });
+        Ok(self)
+    }
+}
+
+/// One live entry of a disk folder.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct FolderEntry {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its key.
+    pub key: String,
+    /// Bytes of its record.
+    pub bytes: u64,
+    /// When it was written, wall time.
+    pub created: SystemTime,
+    /// When its life is over, wall time.
+    pub expires: SystemTime,
+}
+
+/// Looks at the folder of a closed cache and changes nothing in it. Blocks; memory grows with the number of entries.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Locked`](crate::ErrorKind::Locked) if a cache has the folder open, [`ErrorKind::Io`](crate::ErrorKind::Io) if it
-/// cannot be read, [`ErrorKind::Config`](crate::ErrorKind::Config) without the feature `disk`, and
-/// [`ErrorKind::InvalidPattern`](crate::ErrorKind::InvalidPattern).
-pub fn inspect(
-    folder: impl AsRef<Path>,
-    namespace: Option<Namespace>,
-    pattern: Option<&str>,
-    mut visit: impl FnMut(StoredEntry<'_>),
-) -> Result<Inspection, Error> {
-    let pattern = pattern.map(Pattern::parse).transpose()?;
+/// [`ErrorKind::Locked`](crate::ErrorKind::Locked) while a cache has it open, [`ErrorKind::Io`](crate::ErrorKind::Io) if it cannot be
+/// read or is no such folder. Damage is no error: it is counted.
+pub fn inspect(folder: impl AsRef<Path>) -> Result<FolderReport, Error> {
+    let mut entries = Vec::new();
+    let time = |ms: u64| UNIX_EPOCH + Duration::from_millis(ms.min(LATEST_MS));
     let found = disk::inspect(folder.as_ref(), &mut |entry| {
-        let is_wanted = entry.live
-            && namespace.is_none_or(|wanted| wanted.name() == entry.namespace)
-            && pattern.as_ref().is_none_or(|pattern| pattern.matches(entry.key));
-        if is_wanted {
-            let (created, expires) = (wall(entry.created_ms), wall(entry.expires_ms));
-            visit(StoredEntry { namespace: entry.namespace, key: entry.key, bytes: entry.bytes, created, expires });
+        if entry.live {
+            let (namespace, key) = (entry.namespace.to_owned(), entry.key.to_owned());
+            let (created, expires) = (time(entry.created_ms), time(entry.expires_ms));
+            entries.push(FolderEntry { namespace, key, bytes: entry.bytes, created, expires });
         }
     })?;
-    let events = found.events.iter().filter_map(|(_, bytes)| InvalidationEvent::from_bytes(bytes)).collect();
-    let (segments, file_bytes, live_bytes) = (found.segments, found.file_bytes, found.live_bytes);
-    Ok(Inspection { segments, file_bytes, live_bytes, damaged: found.damaged, events })
-}
-
-/// Milliseconds since the Unix epoch as they stand in a file, which may hold anything.
-fn wall(ms: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(ms.min(LATEST_MS))
+    let events: Vec<_> = found.events.iter().filter_map(|(_, bytes)| InvalidationEvent::from_bytes(bytes)).collect();
+    Ok(FolderReport {
+        segments: found.segments,
+        file_bytes: found.file_bytes,
+        live_bytes: found.live_bytes,
+        damaged: found.damaged + (found.events.len() - events.len()) as u64,
+        entries,
+        events,
+    })
 }

@@ -184,7 +184,13 @@ impl Cache {
         self.engine.tasks.lock().push(task);
     }
 
-    async fn warm_one<T: Payload>(&self, namespace: Namespace, policy: TtlPolicy, key: String, fetcher: Option<Fetcher<T>>) -> Warmed {
+    async fn warm_one<T: Payload>(
+        &self,
+        namespace: Namespace,
+        policy: TtlPolicy,
+        key: String,
+        fetcher: Option<Fetcher<T>>,
+    ) -> Warmed {
         if self.contains(namespace, &key).await {
             return Warmed::Already;
         }

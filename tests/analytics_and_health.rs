@@ -177,8 +177,8 @@ async fn errors_show_in_rate_and_health_and_are_forgiven() {
 async fn fetches_are_counted_by_outcome() {
     let cache = Cache::builder().memory(8 << 20).open().await.unwrap();
     for i in 0..3u64 {
-        let fetch = cache.get_or_fetch(NS, &i.to_string(), TtlPolicy::Short, move || async move { Ok::<_, String>(i) });
-        fetch.await.unwrap();
+        let key = i.to_string();
+        cache.get_or_fetch(NS, &key, TtlPolicy::Short, move || async move { Ok::<_, String>(i) }).await.unwrap();
     }
     for _ in 0..2 {
         let fetch = cache.get_or_fetch(NS, "bad", TtlPolicy::Short, || async { Err::<u64, _>("no".to_owned()) });

@@ -148,6 +148,10 @@ fn the_papers_say_what_the_code_says() {
     for limit in [aurum_cache::MAX_KEY_BYTES, aurum_cache::MAX_NAMESPACE_BYTES] {
         assert!(readme.contains(&format!("{limit} bytes")), "README.md does not name the limit of {limit} bytes");
     }
+    let settings =
+        readme.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("README.md shows the settings");
+    let read = aurum_cache::CacheConfig::from_toml_str(settings);
+    assert!(read.is_ok(), "the settings of README.md are not read: {read:?}");
     let stated = format!("Rust {}", env!("CARGO_PKG_RUST_VERSION"));
     assert!(readme.contains(&stated), "README.md does not say {stated}");
     let architecture = include_str!("../ARCHITECTURE.md");

@@ -192,6 +192,15 @@ fn a_replay_without_disk_is_cold_after_the_restart() {
 }
 
 #[test]
+fn a_replay_that_was_to_use_redis_does_not_go_on_without_it() {
+    let folder = folder();
+    let trace = trace(&folder);
+    let output = run(&folder, &["replay", &trace, "--redis", "redis://:hunter2@127.0.0.1:1"]);
+    complains(&output, "redis");
+    assert!(!stderr(&output).contains("hunter2"));
+}
+
+#[test]
 fn a_replay_wipes_no_folder_that_it_did_not_write() {
     let folder = folder();
     let trace = trace(&folder);

@@ -91,7 +91,8 @@ impl Engine {
         };
         let current = tokio::time::timeout(CATCH_UP, reading).await.unwrap_or(false);
         if !current && strict {
-            let advice = "cannot be read, and coherence = \"strict\"; start Redis, or set coherence = \"lenient\" to serve what is here";
+            let advice =
+                "cannot be read, and coherence = \"strict\"; start Redis, or set coherence = \"lenient\" to serve what is here";
             return Err(Error::new(ErrorKind::TierDown, "the log between nodes in Redis", advice));
         }
         let weak = Arc::downgrade(self);

@@ -7,7 +7,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     Pattern::parse(pattern).unwrap().matches(text)
 }
 
-/// Pattern, keys it matches, keys it does not; each line read off a running server.
+/// Pattern, keys it matches, keys it does not.
 const TABLE: &[(&str, &[&str], &[&str])] = &[
     ("*", &["", "a", "é", "\0\n"], &[]),
     ("**", &["a"], &[""]),

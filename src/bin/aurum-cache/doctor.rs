@@ -138,7 +138,11 @@ fn folder(path: &Path, capacity: u64, checks: &mut Vec<Check>) {
         Ok(metadata) => Some(metadata),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
         Err(cause) => {
-            return checks.push(Check::wrong("folder", format!("{shown}: {cause}"), "give this user access, or change disk.path"));
+            return checks.push(Check::wrong(
+                "folder",
+                format!("{shown}: {cause}"),
+                "give this user access, or change disk.path",
+            ));
         }
     };
     if metadata.as_ref().is_some_and(|metadata| !metadata.is_dir()) {

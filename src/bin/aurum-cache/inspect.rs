@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use aurum_cache::{Clock, Inspection, InvalidationEvent, Namespace, StoredEntry};
+use aurum_cache::{Clock, FolderEntry, FolderReport, InvalidationEvent, Namespace};
 use serde_json::{Value, json};
 
 use crate::args::Inspect;
@@ -38,47 +38,33 @@ fn refuse_what_is_no_folder(dir: &Path) -> Outcome {
     Err(Failure::said(format!("disk folder {}: {told}", dir.display())))
 }
 
-/// What a folder holds, as far as it was asked for.
+/// What a folder holds, as far as it was asked for, and its sums.
 struct Contents {
     now: SystemTime,
     all: Row,
     namespaces: BTreeMap<String, Row>,
-    /// Those that match the pattern, if there is one.
-    keys: Vec<Held>,
-    /// Segments, bytes, events and damage.
-    folder: Inspection,
-}
-
-/// One listed entry.
-struct Held {
-    namespace: String,
-    key: String,
-    bytes: u64,
-    created: SystemTime,
-    expires: SystemTime,
+    folder: FolderReport,
 }
 
 impl Contents {
     fn look(ask: &Inspect) -> Outcome<Self> {
         let namespace = ask.namespace.as_deref().map(Namespace::parse).transpose()?;
-        let now = Clock::system().now();
-        let (mut all, mut namespaces, mut keys) = (Row::default(), BTreeMap::<String, Row>::new(), Vec::new());
-        let folder = aurum_cache::inspect(&ask.dir, namespace, ask.pattern.as_deref(), |entry| {
-            all.add(&entry, now);
-            match namespaces.get_mut(entry.namespace) {
-                Some(row) => row.add(&entry, now),
-                None => namespaces.entry(entry.namespace.to_owned()).or_default().add(&entry, now),
-            }
-            if ask.pattern.is_some() {
-                let (namespace, key) = (entry.namespace.to_owned(), entry.key.to_owned());
-                keys.push(Held { namespace, key, bytes: entry.bytes, created: entry.created, expires: entry.expires });
-            }
-        })?;
+        let folder = aurum_cache::inspect(&ask.dir)?;
         if folder.segments == 0 && folder.damaged == 0 && folder.events.is_empty() {
             let told = "holds no segment of a disk tier; name the folder that was given as disk.path";
             return Err(Failure::said(format!("disk folder {}: {told}", ask.dir.display())));
         }
-        Ok(Self { now, all, namespaces, keys, folder })
+        let folder = folder.only(namespace, ask.pattern.as_deref())?;
+        let now = Clock::system().now();
+        let (mut all, mut namespaces) = (Row::default(), BTreeMap::<String, Row>::new());
+        for entry in &folder.entries {
+            all.add(entry, now);
+            match namespaces.get_mut(&entry.namespace) {
+                Some(row) => row.add(entry, now),
+                None => namespaces.entry(entry.namespace.clone()).or_default().add(entry, now),
+            }
+        }
+        Ok(Self { now, all, namespaces, folder })
     }
 
     /// Which part of the files are live records.
@@ -101,7 +87,7 @@ struct Row {
 }
 
 impl Row {
-    fn add(&mut self, held: &StoredEntry<'_>, now: SystemTime) {
+    fn add(&mut self, held: &FolderEntry, now: SystemTime) {
         let age = now.duration_since(held.created).unwrap_or_default();
         self.entries += 1;
         self.bytes += held.bytes;
@@ -163,7 +149,7 @@ fn show(ask: &Inspect, contents: &Contents, out: &Output) -> Outcome {
         report::percent(contents.live_share()),
     ))?;
     if ask.pattern.is_some() {
-        show_keys(&contents.keys, contents.now, out)?;
+        show_keys(&contents.folder.entries, contents.now, out)?;
     }
     show_events(&contents.folder.events, out)?;
     match contents.folder.damaged {
@@ -172,7 +158,7 @@ fn show(ask: &Inspect, contents: &Contents, out: &Output) -> Outcome {
     }
 }
 
-fn show_keys(keys: &[Held], now: SystemTime, out: &Output) -> Outcome {
+fn show_keys(keys: &[FolderEntry], now: SystemTime, out: &Output) -> Outcome {
     let mut table = report::table(["key", "namespace", "bytes", "age", "lives for"]);
     for held in keys.iter().take(SHOWN) {
         let life = match held.expires.duration_since(now) {
@@ -209,7 +195,7 @@ fn show_events(events: &[InvalidationEvent], out: &Output) -> Outcome {
 
 fn object(ask: &Inspect, contents: &Contents) -> Value {
     let ms = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let key = |held: &Held| {
+    let key = |held: &FolderEntry| {
         let (created, expires) = (ms(held.created), ms(held.expires));
         json!({ "key": held.key, "namespace": held.namespace, "bytes": held.bytes, "created_ms": created, "expires_ms": expires })
     };
@@ -221,7 +207,7 @@ fn object(ask: &Inspect, contents: &Contents) -> Value {
         "segments": contents.folder.segments,
         "all": contents.all.object("all"),
         "namespaces": contents.namespaces.iter().map(|(name, row)| row.object(name)).collect::<Vec<_>>(),
-        "keys": ask.pattern.as_ref().map(|_| contents.keys.iter().map(key).collect::<Vec<_>>()),
+        "keys": ask.pattern.as_ref().map(|_| contents.folder.entries.iter().map(key).collect::<Vec<_>>()),
         "events": serde_json::to_value(&contents.folder.events).unwrap_or(Value::Null),
         "damaged": contents.folder.damaged,
     })

@@ -112,6 +112,19 @@ impl Trace {
         Self { name: format!("zipf {skew} over {} keys", report::count(u64::from(keys))), requests, keys: names }
     }
 
+    /// How many of the requests from `from` to before `to` ask for a key that was not asked for before: nobody can have those.
+    pub(crate) fn first_requests(&self, from: usize, to: usize) -> u64 {
+        // Keys are numbered by first appearance, so a new one is the one that comes next.
+        let (mut seen, mut first) = (0, 0);
+        for (at, request) in self.requests.iter().enumerate().take(to) {
+            if request.key == seen {
+                seen += 1;
+                first += u64::from(at >= from);
+            }
+        }
+        first
+    }
+
     /// The text of a key.
     pub(crate) fn key(&self, key: u32) -> &str {
         self.keys.text(key)

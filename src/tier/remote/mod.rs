@@ -249,7 +249,11 @@ mod present {
         /// # Errors
         ///
         /// As [`set`](Self::set); nothing needs to be made good.
-        pub(crate) fn fill(&self, entry: &Entry, lease: Lease) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
+        pub(crate) fn fill(
+            &self,
+            entry: &Entry,
+            lease: Lease,
+        ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
             let is_fit = entry.payload().len() as u64 <= self.core.max_value && entry.stale_until() > self.core.clock.steady();
             let job = is_fit.then(|| self.core.submit(Work::Fill(entry.clone(), lease)));
             async move {
@@ -266,7 +270,11 @@ mod present {
         /// # Errors
         ///
         /// As [`set`](Self::set).
-        pub(crate) fn remove(&self, key: &Key<'_>, note: &Note) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
+        pub(crate) fn remove(
+            &self,
+            key: &Key<'_>,
+            note: &Note,
+        ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
             let message = Message::Key { namespace: key.namespace(), key: key.text.to_owned(), origin: self.origin(note) };
             let job = self.core.submit(Work::Remove(message));
             async move { Ok(received(job.await)?.first() == Some(&Answer::Int(1))) }
