@@ -157,7 +157,12 @@ impl Cache {
     /// # Errors
     ///
     /// As [`set`](Self::set). A bad key or policy is found before anything is written; otherwise those before the failing one are written.
-    pub async fn set_many<T: Payload + ?Sized>(&self, ns: Namespace, entries: &[(&str, &T)], policy: TtlPolicy) -> Result<(), Error> {
+    pub async fn set_many<T: Payload + ?Sized>(
+        &self,
+        ns: Namespace,
+        entries: &[(&str, &T)],
+        policy: TtlPolicy,
+    ) -> Result<(), Error> {
         let mut keys = Vec::with_capacity(entries.len());
         for (key, _) in entries {
             let key = self.engine.hasher.key(ns, key)?;
@@ -188,7 +193,13 @@ impl Cache {
     /// # Cancel safety
     ///
     /// Safe; the loader goes on and its value lands.
-    pub async fn get_or_fetch<T, F, Fut, E>(&self, ns: Namespace, key: &str, policy: TtlPolicy, fetch: F) -> Result<Cached<T>, FetchError<E>>
+    pub async fn get_or_fetch<T, F, Fut, E>(
+        &self,
+        ns: Namespace,
+        key: &str,
+        policy: TtlPolicy,
+        fetch: F,
+    ) -> Result<Cached<T>, FetchError<E>>
     where
         T: Payload,
         F: FnOnce() -> Fut + Send + 'static,
@@ -208,7 +219,13 @@ impl Cache {
     }
 
     /// Loads the value unless a flight of its key is under way, and waits for it; for warming, which counts as no read.
-    pub(crate) async fn load<T, F, Fut, E>(&self, ns: Namespace, key: &str, policy: TtlPolicy, fetch: F) -> Result<Cached<T>, FetchError<E>>
+    pub(crate) async fn load<T, F, Fut, E>(
+        &self,
+        ns: Namespace,
+        key: &str,
+        policy: TtlPolicy,
+        fetch: F,
+    ) -> Result<Cached<T>, FetchError<E>>
     where
         T: Payload,
         F: FnOnce() -> Fut + Send + 'static,
@@ -309,7 +326,12 @@ impl Cache {
         self.engine.recorder.miss(key.id, cause);
     }
 
-    async fn write<T: Payload + ?Sized>(&self, key: &Key<'_>, value: &T, policy: TtlPolicy) -> Result<Option<crate::engine::write::Shared>, Error> {
+    async fn write<T: Payload + ?Sized>(
+        &self,
+        key: &Key<'_>,
+        value: &T,
+        policy: TtlPolicy,
+    ) -> Result<Option<crate::engine::write::Shared>, Error> {
         let fingerprint = self.fingerprint::<T>();
         let write = self.engine.prepare(key, policy).await?;
         T::Form::encode(value, |payload| self.engine.write(key, payload, write, fingerprint, Entry::vouch::<T::Form>))?
@@ -317,7 +339,9 @@ impl Cache {
 
     fn fetched<T: Payload, E: Send + Sync + 'static>(&self, fetched: Fetched) -> Result<Cached<T>, FetchError<E>> {
         match fetched {
-            Fetched::Served(found) => self.cached(found).ok_or_else(|| FetchError::Rejected(Error::corrupt("value", "does not validate"))),
+            Fetched::Served(found) => {
+                self.cached(found).ok_or_else(|| FetchError::Rejected(Error::corrupt("value", "does not validate")))
+            }
             Fetched::Failed(error) => match error.downcast::<E>() {
                 Ok(error) => Err(FetchError::Fetch(error)),
                 Err(_) => Err(FetchError::TimedOut),
@@ -371,6 +395,9 @@ where
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").field("node", &self.engine.node).field("memory", &self.engine.memory.usage()).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("node", &self.engine.node)
+            .field("memory", &self.engine.memory.usage())
+            .finish_non_exhaustive()
     }
 }

@@ -44,7 +44,9 @@ impl<E: fmt::Display> fmt::Display for FetchError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fetch(error) => write!(f, "fetch failed: {error}"),
-            Self::TimedOut => f.write_str("fetch took longer than the namespace's hard_timeout; raise it or make the loader faster"),
+            Self::TimedOut => {
+                f.write_str("fetch took longer than the namespace's hard_timeout; raise it or make the loader faster")
+            }
             Self::Panicked(message) => write!(f, "fetch panicked: {message}"),
             Self::Rejected(error) => error.fmt(f),
         }

@@ -70,6 +70,8 @@ mod error;
 mod fetch_error;
 mod flight;
 mod health;
+#[cfg(feature = "disk")]
+mod inspect;
 mod invalidate;
 mod invalidation;
 mod key;
@@ -94,11 +96,16 @@ pub use rkyv;
 pub use builder::Builder;
 pub use cache::Cache;
 pub use clock::Clock;
-pub use config::{CacheConfig, NamespaceConfig};
+pub use config::{
+    CacheConfig, Coherence, DiskSettings, Enforce, Limits, Maintenance, MemoryConfig, NamespaceConfig, RedisSettings, SecretUrl,
+    Size, Urls,
+};
 pub use engine::see::EntryInfo;
 pub use error::{Error, ErrorKind};
 pub use fetch_error::FetchError;
 pub use health::{Health, TierHealth};
+#[cfg(feature = "disk")]
+pub use inspect::{FolderEntry, FolderReport, inspect};
 pub use invalidate::Invalidate;
 pub use invalidation::event::{InvalidationEvent, Scope};
 pub use key::MAX_KEY_BYTES;
@@ -107,9 +114,9 @@ pub use namespace::{MAX_NAMESPACE_BYTES, MAX_NAMESPACES, Namespace};
 pub use payload::Payload;
 pub use policy::TtlPolicy;
 pub use policy::placement::{DiskPlacement, Placement};
-pub use schema::Schema;
 #[doc(hidden)]
 pub use schema::__private;
+pub use schema::Schema;
 pub use tier::{Tier, TierState};
 pub use view::Cached;
 pub use warming::{Warming, WarmingReport};

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::fetch_error::FetchError;
 use crate::namespace::Namespace;
 use crate::payload::Payload;
 use crate::policy::TtlPolicy;
@@ -183,7 +184,13 @@ impl Cache {
         self.engine.tasks.lock().push(task);
     }
 
-    async fn warm_one<T: Payload>(&self, namespace: Namespace, policy: TtlPolicy, key: String, fetcher: Option<Fetcher<T>>) -> Warmed {
+    async fn warm_one<T: Payload>(
+        &self,
+        namespace: Namespace,
+        policy: TtlPolicy,
+        key: String,
+        fetcher: Option<Fetcher<T>>,
+    ) -> Warmed {
         if self.contains(namespace, &key).await {
             return Warmed::Already;
         }
@@ -192,7 +199,7 @@ impl Cache {
         match self.load(namespace, &key, policy, move || fetcher(asked)).await {
             Ok(_) => Warmed::Loaded,
             Err(error) => {
-                let error: crate::FetchError<()> = error;
+                let error: FetchError<()> = error;
                 tracing::warn!(%namespace, ?error, "a key could not be warmed");
                 Warmed::Failed
             }

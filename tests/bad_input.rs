@@ -115,7 +115,9 @@ async fn a_bad_pattern_is_named_and_touches_nothing() {
 #[tokio::test]
 async fn a_bad_redis_url_is_named_and_its_password_is_not_shown() {
     let secret = "s3cr3t-pass";
-    for url in ["http://user:s3cr3t-pass@host", "redis://:s3cr3t-pass@host:notaport", "s3cr3t-pass", "redis://u:s3cr3t-pass@:6379"] {
+    for url in
+        ["http://user:s3cr3t-pass@host", "redis://:s3cr3t-pass@host:notaport", "s3cr3t-pass", "redis://u:s3cr3t-pass@:6379"]
+    {
         let error = match Cache::builder().memory(8 << 20).redis(url.to_owned()).open().await {
             Ok(_) => panic!("{url} was taken for a URL of Redis"),
             Err(error) => error,
@@ -134,10 +136,7 @@ async fn a_refused_password_is_told_without_being_shown() {
     let shown = match Cache::builder().memory(8 << 20).redis(url).open().await {
         Ok(cache) => {
             put(&cache, NS, "k", "v", TtlPolicy::Medium).await;
-            support::until("health says so", async || {
-                tier_of(&cache.health().await, Tier::Redis).state != TierState::Up
-            })
-            .await;
+            support::until("health says so", async || tier_of(&cache.health().await, Tier::Redis).state != TierState::Up).await;
             format!("{:?} {:?}", cache.health().await, cache.analytics())
         }
         Err(error) => format!("{error} {error:?}"),

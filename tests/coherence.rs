@@ -53,10 +53,8 @@ async fn an_invalidation_on_one_node_is_seen_by_the_other() {
     for scope in SCOPES {
         put(&a, NS, "pjm:1", "old", TtlPolicy::Extended).await;
         put(&a, NS, "ercot:1", "spared", TtlPolicy::Extended).await;
-        until("both nodes have it", async || {
-            read(&b, NS, "pjm:1").await.is_some() && read(&b, NS, "ercot:1").await.is_some()
-        })
-        .await;
+        until("both nodes have it", async || read(&b, NS, "pjm:1").await.is_some() && read(&b, NS, "ercot:1").await.is_some())
+            .await;
         invalidate(&a, scope).await;
         assert!(read(&a, NS, "pjm:1").await.is_none(), "{scope}");
         until("the other node has dropped it", async || read(&b, NS, "pjm:1").await.is_none()).await;

@@ -53,8 +53,7 @@ async fn the_end_of_one_is_not_the_end_of_another(cache: &Cache) {
 #[test]
 fn there_are_eight_and_a_service_adds_its_own() {
     let names: Vec<_> = Namespace::GIVEN.iter().map(|namespace| namespace.name()).collect();
-    let given =
-        ["curves", "scenarios", "metadata", "eia_data", "external_data", "user_data", "system_config", "general"];
+    let given = ["curves", "scenarios", "metadata", "eia_data", "external_data", "user_data", "system_config", "general"];
     assert_eq!(names, given);
     assert_eq!(PRICES.to_string(), "prices");
 }

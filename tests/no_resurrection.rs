@@ -213,7 +213,8 @@ async fn a_promotion_in_flight_does_not_land() {
         tokio::time::sleep(millis(75)).await; // the answers are in the proxy; if not, the test is weaker, not wrong
         if scope == "key" {
             let all: Vec<_> = (0..40).map(|i| (cache.clone(), format!("pjm:{i}"))).collect();
-            let tasks = all.into_iter().map(|(cache, key)| tokio::spawn(async move { cache.invalidate(NS, &key).await.unwrap() }));
+            let tasks =
+                all.into_iter().map(|(cache, key)| tokio::spawn(async move { cache.invalidate(NS, &key).await.unwrap() }));
             for task in tasks.collect::<Vec<_>>() {
                 task.await.unwrap();
             }
@@ -275,7 +276,8 @@ async fn storm(cache: Cache) {
                         41 => {
                             // All of this writer's keys that end in 7.
                             let of = |key: &String| key.ends_with('7');
-                            let doomed: Vec<_> = written.iter().filter(|(key, _)| of(key)).map(|(k, v)| (k.clone(), *v)).collect();
+                            let doomed: Vec<_> =
+                                written.iter().filter(|(key, _)| of(key)).map(|(k, v)| (k.clone(), *v)).collect();
                             for (key, version) in &doomed {
                                 say(&format!("begin {key} {version}"));
                             }

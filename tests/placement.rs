@@ -104,7 +104,8 @@ async fn a_redis_hit_goes_to_memory_and_with_a_disk_policy_also_to_disk() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn configuration_changes_the_place_of_a_policy() {
     let folder = tempfile::tempdir().unwrap();
-    let config = settings("[placement.short]\ndisk = \"on_set\"\nredis = true\n[placement.extended]\ndisk = \"never\"\nredis = true");
+    let config =
+        settings("[placement.short]\ndisk = \"on_set\"\nredis = true\n[placement.extended]\ndisk = \"never\"\nredis = true");
     let cache = Cache::builder().config(config).memory(8 << 20).disk(folder.path(), 64 << 20).open().await.unwrap();
     put(&cache, NS, "short", "v", TtlPolicy::Short).await;
     put(&cache, NS, "extended", "v", TtlPolicy::Extended).await;

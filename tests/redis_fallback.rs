@@ -109,9 +109,11 @@ async fn a_paused_server_slows_no_hit_and_no_miss_beyond_its_timeout() {
 
     let (_, first) = timed(read(&cache, NS, "absent")).await;
     assert!(first < bound, "a miss took {first:?}");
-    until("the breaker is open", async || redis_state(&cache).await == TierState::Down || {
-        let _ = read(&cache, NS, "absent too").await;
-        false
+    until("the breaker is open", async || {
+        redis_state(&cache).await == TierState::Down || {
+            let _ = read(&cache, NS, "absent too").await;
+            false
+        }
     })
     .await;
     let (_, hundred) = timed(async {

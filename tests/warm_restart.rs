@@ -101,10 +101,8 @@ async fn memory_is_filled_again_without_a_read() {
     cache.close().await.unwrap();
     drop(cache);
     let cache = open(folder.path()).await;
-    until("the hot set is in memory", async || {
-        (0..500).all(|i| cache.get_resident::<str>(NS, &format!("hot/{i}")).is_some())
-    })
-    .await;
+    until("the hot set is in memory", async || (0..500).all(|i| cache.get_resident::<str>(NS, &format!("hot/{i}")).is_some()))
+        .await;
     assert_eq!(&*cache.get_resident::<str>(NS, "hot/7").unwrap(), text("hot/7", 500));
 }
 

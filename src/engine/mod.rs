@@ -22,7 +22,7 @@ use crate::coherence::{Cursor, Event, follow};
 use crate::engine::invalidate::SEQUENCE_NOTE;
 use crate::engine::maintain::CURSOR_NOTE;
 use crate::engine::state::{CoherenceState, Engine};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::invalidation::event::InvalidationEvent;
 use crate::tier::Tier;
 
@@ -91,8 +91,9 @@ impl Engine {
         };
         let current = tokio::time::timeout(CATCH_UP, reading).await.unwrap_or(false);
         if !current && strict {
-            let advice = "cannot be read, and coherence = \"strict\"; start Redis, or set coherence = \"lenient\" to serve what is here";
-            return Err(Error::new(crate::ErrorKind::TierDown, "the log between nodes in Redis", advice));
+            let advice =
+                "cannot be read, and coherence = \"strict\"; start Redis, or set coherence = \"lenient\" to serve what is here";
+            return Err(Error::new(ErrorKind::TierDown, "the log between nodes in Redis", advice));
         }
         let weak = Arc::downgrade(self);
         self.tasks.lock().push(tokio::spawn(Self::follow(weak, follower)));

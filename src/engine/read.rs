@@ -17,7 +17,11 @@ use crate::tier::{Lookup, Tier};
 pub(crate) enum Read {
     Hit(Found),
     /// Nothing fresh. The most telling cause, and a value past its life that may stand in if a fetch fails.
-    Miss { cause: MissCause, stale: Option<Found>, lease: Option<Lease> },
+    Miss {
+        cause: MissCause,
+        stale: Option<Found>,
+        lease: Option<Lease>,
+    },
 }
 
 /// A fill under way: its place in the sequence and its claim on the key. Taken before anything is read below memory.

@@ -173,7 +173,8 @@ impl Engine {
         if bytes <= self.max_value {
             return Ok(());
         }
-        let advice = format!("is {bytes} bytes; the limit is {} (`limits.max_value`), so split it or raise the limit", self.max_value);
+        let advice =
+            format!("is {bytes} bytes; the limit is {} (`limits.max_value`), so split it or raise the limit", self.max_value);
         Err(Error::new(ErrorKind::InvalidValue, format!("value of key {}", shown(key.text)), advice))
     }
 }

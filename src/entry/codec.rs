@@ -302,6 +302,12 @@ impl Entry {
         layout(usize::from(self.head().key_len), self.head().payload_len as usize).0.size()
     }
 
+    /// Does anybody else hold these bytes? Only a hint: the answer may have changed already.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.head().references.load(Ordering::Relaxed) > 1
+    }
+
     /// The saturating access counter of the memory tier's policy.
     #[inline]
     pub(crate) fn hits(&self) -> &AtomicU8 {

@@ -115,6 +115,11 @@ pub(crate) struct Tune {
 }
 
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "JSON: {dir, file_bytes, live_bytes, live_share, segments, all, namespaces: [{namespace, entries, bytes, expired, youngest_ms, \
+oldest_ms, shortest_life_ms, longest_life_ms}], keys: [{key, namespace, bytes, created_ms, expires_ms}] or null, events: [invalidation event], \
+damage: [text]}"
+)]
 pub(crate) struct Inspect {
     /// The folder of a closed disk tier; it is only read
     pub(crate) dir: PathBuf,
@@ -127,8 +132,10 @@ pub(crate) struct Inspect {
 }
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "JSON: {entries, value_bytes, rows: [{tier, operation, ns_per_op, latency: {count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns}}]}; \
-the percentiles include about 40 ns of reading the clock twice, ns_per_op does not")]
+#[command(
+    after_help = "JSON: {entries, value_bytes, rows: [{tier, operation, ns_per_op, latency: {count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns}}]}; \
+the percentiles include about 40 ns of reading the clock twice, ns_per_op does not"
+)]
 pub(crate) struct Bench {
     /// Folder for the disk tier instead of a temporary one; to measure that device
     #[arg(long, value_name = "DIR")]
@@ -145,7 +152,9 @@ pub(crate) struct Bench {
 }
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Exit status 1 if something is wrong.\n\nJSON: {ok, checks: [{check, state: ok | warning | wrong, found, fix}]}")]
+#[command(
+    after_help = "Exit status 1 if something is wrong.\n\nJSON: {ok, checks: [{check, state: ok | warning | wrong, found, fix}]}"
+)]
 pub(crate) struct Doctor {
     /// The settings file; otherwise the one named by AURUM_CACHE_CONFIG, or aurum-cache.toml
     pub(crate) config: Option<PathBuf>,

@@ -199,7 +199,8 @@ fn show(ask: &Bench, rows: &[Row], out: &Output) -> Outcome {
         table.add_row(cells);
     }
     let size = report::bytes(ask.value_size);
-    let build = if cfg!(debug_assertions) { " This is a debug build; use --release for figures that mean something." } else { "" };
+    let build =
+        if cfg!(debug_assertions) { " This is a debug build; use --release for figures that mean something." } else { "" };
     out.text(format_args!("{} entries of {size}, one caller.{build}\n{table}", report::count(ask.entries)))?;
     let row = |row: &Row| {
         let (tier, each) = (row.tier.to_string(), row.each.as_nanos() as u64);

@@ -27,7 +27,9 @@ const SCENARIO_BYTES: usize = 8 << 10;
 pub(crate) async fn run(ask: &Demo, out: &Output) -> Outcome {
     let temporary = match &ask.disk {
         Some(_) => None,
-        None => Some(tempfile::tempdir().map_err(|cause| Failure::said(format!("no temporary folder ({cause}); use --disk DIR")))?),
+        None => {
+            Some(tempfile::tempdir().map_err(|cause| Failure::said(format!("no temporary folder ({cause}); use --disk DIR")))?)
+        }
     };
     let folder = match (&ask.disk, &temporary) {
         (Some(folder), _) => folder.as_path(),
@@ -117,7 +119,10 @@ async fn writes(tour: &mut Tour<'_>, cache: &Cache) -> Outcome {
     let took = clock.elapsed();
     cache.flush().await?;
     let shown = vec![
-        format!("{CURVES} curves with policy extended (24 h, memory and disk) and one text with policy long, in {}", report::time(took)),
+        format!(
+            "{CURVES} curves with policy extended (24 h, memory and disk) and one text with policy long, in {}",
+            report::time(took)
+        ),
         "flushed: the curves would survive a power cut".to_owned(),
     ];
     tour.step("writes", true, shown)
@@ -135,7 +140,10 @@ async fn reads(tour: &mut Tour<'_>, cache: &Cache) -> Outcome {
     let each = clock.elapsed() / CURVES as u32;
     let expires = cache.get::<Curve>(Namespace::CURVES, "pjm:2026-01").await.map(|hit| hit.expires_in());
     let shown = vec![
-        format!("{good} of {CURVES} from memory, {} each with its check: a view into the cached bytes, nothing is decoded", report::time(each)),
+        format!(
+            "{good} of {CURVES} from memory, {} each with its check: a view into the cached bytes, nothing is decoded",
+            report::time(each)
+        ),
         format!("pjm:2026-01 lives for another {}", report::span(expires.unwrap_or_default())),
     ];
     tour.step("reads from memory", good == CURVES, shown)
@@ -179,7 +187,11 @@ async fn demotes(tour: &mut Tour<'_>, cache: &Cache) -> Outcome {
     }
     let analytics = cache.analytics();
     let shown = vec![
-        format!("{SCENARIOS} scenarios, {} in all, into {} of memory", report::bytes((SCENARIOS * SCENARIO_BYTES) as u64), report::bytes(MEMORY)),
+        format!(
+            "{SCENARIOS} scenarios, {} in all, into {} of memory",
+            report::bytes((SCENARIOS * SCENARIO_BYTES) as u64),
+            report::bytes(MEMORY)
+        ),
         format!("{} moved down to disk when memory was full", report::count(analytics.tier(Tier::Memory).demotions)),
         format!("reading all of them: {memory} from memory, {disk} from disk, {} gone, {wrong} wrong", SCENARIOS - memory - disk),
     ];
@@ -214,8 +226,7 @@ async fn count_curves(cache: &Cache, wanted: impl Fn(&str) -> bool) -> usize {
 }
 
 async fn invalidates(tour: &mut Tour<'_>, cache: &Cache) -> Outcome<InvalidationEvent> {
-    let event =
-        cache.invalidate_pattern(Namespace::CURVES, "pjm:*").reason("data_update").triggered_by("curve_service").await?;
+    let event = cache.invalidate_pattern(Namespace::CURVES, "pjm:*").reason("data_update").triggered_by("curve_service").await?;
     let (gone, others) = (count_curves(cache, |hub| hub == "pjm").await, count_curves(cache, |hub| hub != "pjm").await);
     let mut shown = vec![
         format!("pattern pjm:*: {} keys in {}", event.count, report::time(event.took)),

@@ -70,7 +70,8 @@ fn refuse(refused: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            let told = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+            let told =
+                text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
             let sentence: Vec<&str> = told.filter(|line| !line.is_empty()).collect();
             report::say(&format!("{}; see --help", sentence.join(" ")));
             ExitCode::from(2)

@@ -85,7 +85,9 @@ pub(crate) async fn run(ask: &Replay, out: &Output) -> Outcome {
     }))?;
     match wrong {
         0 => Ok(()),
-        wrong => Err(Failure::said(format!("{wrong} hits brought a value that was not the key's; keep the folder and report this"))),
+        wrong => {
+            Err(Failure::said(format!("{wrong} hits brought a value that was not the key's; keep the folder and report this")))
+        }
     }
 }
 
@@ -116,7 +118,8 @@ fn refuse_to_wipe_foreign(folder: Option<&Path>) -> Outcome {
 
 fn wipe(folder: Option<&Path>) -> Outcome {
     let Some(folder) = folder else { return Ok(()) };
-    std::fs::remove_dir_all(folder).map_err(|cause| Failure::said(format!("disk folder {}: cannot be deleted ({cause})", folder.display())))
+    std::fs::remove_dir_all(folder)
+        .map_err(|cause| Failure::said(format!("disk folder {}: cannot be deleted ({cause})", folder.display())))
 }
 
 /// Takes this run's keys out of Redis again, by a cache without the folder, which stays as it is.
@@ -354,7 +357,8 @@ fn tiers(ask: &Replay, analytics: &[Analytics]) -> Vec<Value> {
 }
 
 fn show_tiers(tiers: &[Value], out: &Output) -> Outcome {
-    let mut table = report::table(["at the end", "entries", "bytes", "capacity", "evictions", "demotions", "promotions", "errors"]);
+    let mut table =
+        report::table(["at the end", "entries", "bytes", "capacity", "evictions", "demotions", "promotions", "errors"]);
     for tier in tiers {
         let number = |name: &str| tier[name].as_u64().unwrap_or(0);
         let mut cells = vec![tier["tier"].as_str().unwrap_or("").to_owned()];

@@ -74,8 +74,13 @@ impl Trace {
         };
         let head = source.fill_buf().map_err(broken)?;
         let format = Format::of(path, head);
-        let mut reading =
-            Reading { shown, limit: limit.unwrap_or(u64::MAX), bounded: limit.is_some(), requests: Vec::new(), keys: Keys::new() };
+        let mut reading = Reading {
+            shown,
+            limit: limit.unwrap_or(u64::MAX),
+            bounded: limit.is_some(),
+            requests: Vec::new(),
+            keys: Keys::new(),
+        };
         match format {
             Format::Oracle => reading.oracle(&mut *source)?,
             Format::Text | Format::Lis | Format::Csv => reading.lines(&mut *source, format)?,
@@ -209,7 +214,9 @@ impl Reading {
         let size = match size.map(str::parse) {
             None => 0,
             Some(Ok(size)) => size,
-            Some(Err(_)) => return Err(self.broken(&place(), "the second word is no size in bytes; a line is `key` or `key size`")),
+            Some(Err(_)) => {
+                return Err(self.broken(&place(), "the second word is no size in bytes; a line is `key` or `key size`"));
+            }
         };
         self.push(key, size, place)
     }
@@ -269,7 +276,9 @@ impl Reading {
             match fill(source, &mut record) {
                 Ok(0) => return Ok(()),
                 Ok(RECORD) => {}
-                Ok(_) => return Err(self.broken(&place(), "ends within its 24 bytes; the file is cut off or no oracleGeneral trace")),
+                Ok(_) => {
+                    return Err(self.broken(&place(), "ends within its 24 bytes; the file is cut off or no oracleGeneral trace"));
+                }
                 Err(cause) => return Err(self.broken(&place(), &format!("damaged ({cause})"))),
             }
             let [_, _, _, _, k0, k1, k2, k3, k4, k5, k6, k7, s0, s1, s2, s3, ..] = record;

@@ -18,6 +18,9 @@ use crate::trace::Trace;
 /// How many capacities are tried.
 const POINTS: u32 = 16;
 
+/// No memory tier is recommended below this.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 /// Room on disk beyond the entries, for segments that are partly dead: 5/4.
 const DISK_SLACK: (u64, u64) = (5, 4);
 
@@ -63,7 +66,7 @@ impl Advice {
         };
         let why = if reachable { why.to_owned() } else { unreachable_target(target, highest) + why };
         Self {
-            memory: memory.bytes,
+            memory: memory.bytes.max(LEAST_MEMORY),
             memory_ratio: memory.cache,
             disk: if total.bytes > memory.bytes { total.bytes / DISK_SLACK.1 * DISK_SLACK.0 } else { 0 },
             total_ratio: total.cache,
@@ -88,9 +91,7 @@ fn knee(curve: &[Point]) -> Option<Point> {
     let (first, last) = (curve.first()?, curve.last()?);
     let width = (last.bytes as f64 / first.bytes as f64).ln().max(f64::MIN_POSITIVE);
     let height = (last.cache - first.cache).max(f64::MIN_POSITIVE);
-    let above = |point: &Point| {
-        (point.cache - first.cache) / height - (point.bytes as f64 / first.bytes as f64).ln() / width
-    };
+    let above = |point: &Point| (point.cache - first.cache) / height - (point.bytes as f64 / first.bytes as f64).ln() / width;
     curve.iter().copied().max_by(|a, b| above(a).total_cmp(&above(b)))
 }
 
@@ -190,7 +191,8 @@ font-variant-numeric:tabular-nums}}</style>\n<h1>{name}</h1>\n<p>{} requests, {}
 
 /// Both policies and the recommended capacities as SVG.
 fn plot(curve: &[Point], advice: &Advice, what: &str, of: fn(f64) -> f64) -> Result<String, Box<dyn std::error::Error>> {
-    let (least, most) = curve.first().zip(curve.last()).map_or((1.0, 2.0), |(first, last)| (first.bytes as f64, last.bytes as f64));
+    let (least, most) =
+        curve.first().zip(curve.last()).map_or((1.0, 2.0), |(first, last)| (first.bytes as f64, last.bytes as f64));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (900, 420)).into_drawing_area();

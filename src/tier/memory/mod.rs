@@ -1,179 +1,228 @@
-//! The memory tier: the hot set, by bytes.
+//! The memory tier: the hot set, by bytes, found without a lock.
 //!
-//! Shards, each a map behind a mutex, with first-in-first-out eviction by bytes.
+//! Up to 64 shards, each with a [`table`] that readers walk lock-free and one writer at a time edits, two FIFO [`queue`]s that are also its timer,
+//! the [`ghost`]s of what left, and the [`policy`] (twin-ghost; its sources and what was rejected are told there). A hit pins the
+//! epoch, walks a word or two, compares the whole key and bumps a counter that stops at 7: a hot entry is only read.
+//!
+//! **The budget** counts, for every entry, its allocation (head, key, payload) rounded as the allocator does, and 44 bytes for table, queue
+//! and ghosts; where those are larger than that (in tiny shards, or after the entries became fewer), what they really are.
+//! A growth of the table has the old and the new one for some microseconds; that is not counted, nor is what the allocator wastes by fragmentation.
+//!
+//! **Values that left but are still held** by a reader (`get`) keep their memory. They are counted in [`Memory::usage`] and against
+//! the budget (up to half of it) until the last holder is gone; each write to the shard and each expiry looks whether that is so.
+//! An entry that nobody holds is freed by the epoch: after 64 KiB of retired entries in a shard, or 64 retirements in a thread, the
+//! garbage is handed over, and it is freed when all readers that were inside have left. A closure of [`Memory::with`] that takes long therefore holds back
+//! the freeing for everybody.
+//!
+//! **Expiry** only frees space here; who reads judges. An entry that may be served stale stays until that ends too.
+//! What was removed or has expired leaves no ghost and casts no vote.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
+mod ghost;
+mod policy;
+mod queue;
+mod shard;
+#[allow(unsafe_code)] // one of the two files that may; see its head
+mod table;
 
-use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
+
+use self::ghost::Side;
+use self::policy::TOP;
+use self::shard::{Common, Shard, State};
+use self::table::{Pin, Seen, Table, pin};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
 use crate::tier::Usage;
 
-/// Map and queue, per entry, on top of the entry's own allocation.
-const OVERHEAD: u64 = 64;
 /// What an entry is assumed to weigh when shards are counted.
 const EXPECTED_ENTRY: u64 = 1024;
-const MOST_SHARDS: u64 = 16;
+/// Expected entries that a shard has at least.
+const FEWEST_ENTRIES: u64 = 512;
+/// Shards that are worth having before one has 32 MiB.
+const SHARDS: u64 = 16;
+/// Shards at most.
+const MOST_SHARDS: u64 = 64;
 
 /// What became of a [`Memory::put`].
 #[derive(Debug)]
 pub(crate) struct Put {
-    /// Is it held now? Not if it is too big a part of a shard.
+    /// Is it held now? Not if it is more than a quarter of its shard.
     pub(crate) admitted: bool,
     /// The older entry of the same key.
     pub(crate) replaced: Option<Entry>,
-    /// What had to leave for it; the caller decides whether it goes to disk.
+    /// What had to leave for it; the caller decides whether it goes to disk. Entries whose life was over are not among them.
     pub(crate) evicted: Vec<Entry>,
 }
 
 /// The entries of this process, in shards.
 pub(crate) struct Memory {
-    shards: Box<[Mutex<Shard>]>,
-    hasher: KeyHasher,
-}
-
-#[derive(Default)]
-struct Shard {
-    capacity: u64,
-    bytes: u64,
-    evictions: u64,
-    expirations: u64,
-    map: HashMap<u64, Vec<Entry>>,
-    queue: VecDeque<u64>,
-}
-
-fn cost(entry: &Entry) -> u64 {
-    entry.footprint() as u64 + OVERHEAD
+    shards: Box<[CachePadded<Table<State>>]>,
+    common: Common,
+    /// What was configured, in bytes.
+    capacity: AtomicU64,
+    /// The shard at which the next expiry begins.
+    next: AtomicUsize,
 }
 
 impl Memory {
     /// An empty tier of `capacity` bytes.
-    pub(crate) fn new(capacity: u64, _clock: Clock, hasher: KeyHasher) -> Self {
-        let shards = (capacity / (256 * EXPECTED_ENTRY)).clamp(1, MOST_SHARDS);
+    pub(crate) fn new(capacity: u64, clock: Clock, hasher: KeyHasher) -> Self {
+        let few = (capacity / (FEWEST_ENTRIES * EXPECTED_ENTRY)).min(SHARDS);
+        let shards = few.max(capacity / (32 << 20)).clamp(1, MOST_SHARDS);
         let shards = 1 << shards.ilog2();
-        let shard = || Mutex::new(Shard { capacity: capacity / shards, ..Shard::default() });
-        Self { shards: (0..shards).map(|_| shard()).collect(), hasher }
+        let born = clock.steady();
+        Self {
+            shards: (0..shards).map(|_| CachePadded::new(Table::new(State::new(capacity / shards)))).collect(),
+            common: Common { clock, hasher, born },
+            capacity: AtomicU64::new(capacity),
+            next: AtomicUsize::new(0),
+        }
     }
 
-    fn shard(&self, hash: u64) -> &Mutex<Shard> {
-        &self.shards[(hash >> 48) as usize & (self.shards.len() - 1)]
+    #[inline]
+    fn shard(&self, hash: u64) -> &Table<State> {
+        // The table and the ghosts use the lower bits.
+        &self.shards[(hash >> 58) as usize & (self.shards.len() - 1)]
     }
 
-    /// Reads the entry of `key` in place; a touch. Does not judge its life.
+    /// Reads the entry of `key` in place: no lock, no count of references. A touch. Does not judge its life. Keep `read` short.
+    #[inline]
     pub(crate) fn with<R>(&self, key: &Key<'_>, read: impl FnOnce(&Entry) -> R) -> Option<R> {
-        self.get(key).map(|entry| read(&entry))
-    }
-
-    /// The entry of `key`; a touch. Does not judge its life.
-    pub(crate) fn get(&self, key: &Key<'_>) -> Option<Entry> {
-        let entry = self.peek(key)?;
+        let pin = pin();
+        let entry = self.shard(key.hash).find(key, &pin)?;
         let hits = entry.hits().load(Ordering::Relaxed);
-        if hits < 7 {
+        if hits < TOP {
+            // Two readers may bump at once and lose one; the policy does not mind.
             entry.hits().store(hits + 1, Ordering::Relaxed);
         }
-        Some(entry)
+        Some(read(&entry))
+    }
+
+    /// The entry of `key`. A touch. Does not judge its life.
+    #[inline]
+    pub(crate) fn get(&self, key: &Key<'_>) -> Option<Entry> {
+        self.with(key, Entry::clone)
     }
 
     /// The entry of `key`, untouched.
     pub(crate) fn peek(&self, key: &Key<'_>) -> Option<Entry> {
-        self.shard(key.hash).lock().map.get(&key.hash)?.iter().find(|entry| entry.is_of(key)).cloned()
+        let pin = pin();
+        self.shard(key.hash).find(key, &pin).map(|entry| Entry::clone(&entry))
     }
 
-    /// Holds `entry` for `key`, unless it is too big.
+    /// Holds `entry` for `key`, unless it is too big; then an older one of the key goes. An overwrite keeps place and hits of the older one.
     pub(crate) fn put(&self, key: &Key<'_>, entry: Entry) -> Put {
-        let mut shard = self.shard(key.hash).lock();
-        let replaced = shard.take(key.hash, |old| old.is_of(key));
-        let mut evicted = Vec::new();
-        if cost(&entry) > shard.capacity / 4 {
-            return Put { admitted: false, replaced, evicted };
-        }
-        shard.bytes += cost(&entry);
-        shard.map.entry(key.hash).or_default().push(entry);
-        shard.queue.push_back(key.hash);
-        shard.shrink(&mut evicted);
-        Put { admitted: true, replaced, evicted }
+        self.edit(self.shard(key.hash), &pin(), |shard| shard.put(key, entry))
     }
 
-    /// Takes the entry of `key` out.
+    /// Takes the entry of `key` out; no ghost, no vote.
     pub(crate) fn remove(&self, key: &Key<'_>) -> Option<Entry> {
         self.remove_if(key, |_| true)
     }
 
-    /// Takes the entry of `key` out if `dead` says so.
+    /// Takes the entry of `key` out if `dead` says so. `dead` is asked under the shard's lock, so that it judges what is removed.
     pub(crate) fn remove_if(&self, key: &Key<'_>, dead: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
-        let mut shard = self.shard(key.hash).lock();
-        let found = shard.map.get(&key.hash)?.iter().find(|entry| entry.is_of(key))?;
-        if dead(found) { shard.take(key.hash, |old| old.is_of(key)) } else { None }
+        let pin = pin();
+        let table = self.shard(key.hash);
+        table.find(key, &pin)?;
+        self.edit(table, &pin, |shard| {
+            let found = shard.edit.find(key, shard.pin)?;
+            if dead(&found) { shard.remove(&found, key.hash) } else { None }
+        })
     }
 
-    /// Takes out all entries of which `dead` says so.
+    /// Takes out all entries of which `dead` says so, in steps. What is put meanwhile may or may not be asked about.
     pub(crate) fn remove_matching(&self, dead: &mut dyn FnMut(&Entry) -> bool) -> Vec<Entry> {
         let mut gone = Vec::new();
-        for shard in &self.shards {
-            let entries: Vec<Entry> = shard.lock().map.values().flatten().cloned().collect();
-            for entry in entries.into_iter().filter(|entry| dead(entry)) {
-                gone.extend(self.take_same(shard, &entry));
-            }
+        for table in &self.shards {
+            self.sweep(table, &mut |pin, _, seen| {
+                seen.retain(|entry| dead(entry));
+                if seen.is_empty() {
+                    return;
+                }
+                self.edit(table, pin, |shard| {
+                    for entry in seen.drain(..) {
+                        let key = Key { id: entry.namespace_id(), text: entry.key(), hash: self.common.hash(&entry) };
+                        // What was written over it meanwhile has not been judged yet.
+                        let now = shard.edit.find(&key, shard.pin).filter(|now| same(now, &entry) || dead(now));
+                        gone.extend(now.and_then(|now| shard.remove(&now, key.hash)));
+                    }
+                });
+            });
         }
         gone
     }
 
-    /// Takes out entries that may not be served any more, even as stale, at `now` (steady milliseconds); at most `limit`.
+    /// Frees entries that may not be served any more, even as stale, at `now` (steady milliseconds); at most `limit`. Returns how many.
     pub(crate) fn expire(&self, now: u64, limit: usize) -> usize {
-        let mut count = 0;
-        for shard in &self.shards {
-            let dead = |entry: &&Entry| entry.stale_until() <= now;
-            let entries: Vec<Entry> = shard.lock().map.values().flatten().filter(dead).take(limit - count).cloned().collect();
-            for entry in entries {
-                if self.take_same(shard, &entry).is_some() {
-                    shard.lock().expirations += 1;
-                    count += 1;
+        let (mut gone, shards) = (0, self.shards.len());
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        for table in (0..shards).map(|at| &self.shards[start.wrapping_add(at) % shards]) {
+            for side in [Side::Small, Side::Main] {
+                let mut next = Some(0);
+                while let Some(from) = next
+                    && gone < limit
+                {
+                    let pin = pin();
+                    let count;
+                    (count, next) = self.edit(table, &pin, |shard| {
+                        let (count, next) = shard.expire(now, limit - gone, side, from);
+                        shard.state.expirations += count as u64;
+                        (count, next)
+                    });
+                    gone += count;
                 }
             }
         }
-        count
-    }
-
-    fn take_same(&self, shard: &Mutex<Shard>, entry: &Entry) -> Option<Entry> {
-        let hash = self.hasher.hash(entry.namespace_id(), entry.key());
-        shard.lock().take(hash, |old| std::ptr::eq(old.payload(), entry.payload()))
-    }
-
-    /// Up to `limit` entries, the most often read first.
-    pub(crate) fn hottest(&self, limit: usize) -> Vec<Entry> {
-        let mut all: Vec<Entry> = Vec::new();
-        for shard in &self.shards {
-            all.extend(shard.lock().map.values().flatten().cloned());
+        // Idle services have nobody else who would free the last of what they retired.
+        for _ in 0..3 {
+            pin().flush();
         }
-        all.sort_by_key(|entry| std::cmp::Reverse(entry.hits().load(Ordering::Relaxed)));
-        all.truncate(limit);
-        all
+        gone
     }
 
-    /// Changes the budget; returns what had to leave.
+    /// Up to `limit` entries, hottest first: by hits, and of equal ones first the main queue's.
+    pub(crate) fn hottest(&self, limit: usize) -> Vec<Entry> {
+        let mut ranks: [Vec<Entry>; 2 * (TOP as usize + 1)] = Default::default();
+        for table in &self.shards {
+            self.sweep(table, &mut |_, side, seen| {
+                for entry in seen.drain(..) {
+                    let hits = entry.hits().load(Ordering::Relaxed).min(TOP);
+                    let rank = 2 * usize::from(TOP - hits) + usize::from(side == Side::Small);
+                    if ranks[..=rank].iter().map(Vec::len).sum::<usize>() < limit {
+                        ranks[rank].push(Entry::clone(&entry));
+                    }
+                }
+            });
+        }
+        ranks.into_iter().flatten().take(limit).collect()
+    }
+
+    /// Changes the budget; returns what had to leave. The number of shards stays.
     pub(crate) fn resize(&self, capacity: u64) -> Vec<Entry> {
+        self.capacity.store(capacity, Ordering::Relaxed);
         let mut evicted = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            shard.capacity = capacity / self.shards.len() as u64;
-            shard.shrink(&mut evicted);
+        for table in &self.shards {
+            self.edit(table, &pin(), |shard| shard.recap(capacity / self.shards.len() as u64));
+            while self.edit(table, &pin(), |shard| shard.fit(&mut evicted)) {}
         }
         evicted
     }
 
     /// What it holds.
     pub(crate) fn usage(&self) -> Usage {
-        let mut usage = Usage::default();
-        for shard in &self.shards {
-            let shard = shard.lock();
-            usage.entries += shard.queue.len() as u64;
-            usage.bytes += shard.bytes;
-            usage.capacity += shard.capacity;
-            usage.evictions += shard.evictions;
-            usage.expirations += shard.expirations;
+        let mut usage = Usage { capacity: self.capacity.load(Ordering::Relaxed), ..Usage::default() };
+        for table in &self.shards {
+            self.edit(table, &pin(), |shard| {
+                shard.release_all();
+                usage.entries += shard.state.len() as u64;
+                usage.bytes += shard.used();
+                usage.evictions += shard.state.evictions;
+                usage.expirations += shard.state.expirations;
+            });
         }
         usage
     }
@@ -181,71 +230,85 @@ impl Memory {
     /// Panics if an invariant is broken.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn validate(&self) {
-        for shard in &self.shards {
-            let shard = shard.lock();
-            assert_eq!(shard.bytes, shard.map.values().flatten().map(cost).sum::<u64>());
-            assert_eq!(shard.queue.len(), shard.map.values().map(Vec::len).sum::<usize>());
-            assert!(shard.bytes <= shard.capacity);
+        for table in &self.shards {
+            self.edit(table, &pin(), |shard| shard.validate());
+        }
+    }
+
+    /// Does `work` under the lock of a shard, and drops what it left behind outside of it.
+    fn edit<R>(&self, table: &Table<State>, pin: &Pin, work: impl FnOnce(&mut Shard<'_>) -> R) -> R {
+        let mut locked = table.lock();
+        let (edit, state) = locked.parts();
+        let mut shard = Shard { edit, state, common: &self.common, pin };
+        let result = work(&mut shard);
+        let (released, flush) = shard.state.leftovers();
+        drop(locked);
+        drop(released);
+        if flush {
+            pin.flush();
+        }
+        result
+    }
+
+    /// Shows all entries of a shard to `visit`, some at a time and without the lock. An entry that moves on may be shown twice.
+    fn sweep(&self, table: &Table<State>, visit: &mut dyn for<'p> FnMut(&'p Pin, Side, &mut Vec<Seen<'p>>)) {
+        let _sweeping = Sweeping::new(self, table);
+        // Entries move from small to main, and from the head of main to its tail: none is missed in this order.
+        for side in [Side::Small, Side::Main] {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let pin = pin();
+                let mut seen = Vec::new();
+                next = self.edit(table, &pin, |shard| shard.look(side, from, &pin, &mut seen));
+                visit(&pin, side, &mut seen);
+            }
         }
     }
 }
 
-impl Shard {
-    fn take(&mut self, hash: u64, same: impl Fn(&Entry) -> bool) -> Option<Entry> {
-        let list = self.map.get_mut(&hash)?;
-        let at = list.iter().position(same)?;
-        let entry = list.swap_remove(at);
-        if list.is_empty() {
-            self.map.remove(&hash);
+impl Drop for Memory {
+    fn drop(&mut self) {
+        for table in &self.shards {
+            self.edit(table, &pin(), |shard| shard.dismantle());
         }
-        if let Some(at) = self.queue.iter().position(|queued| *queued == hash) {
-            self.queue.remove(at);
+        for _ in 0..3 {
+            pin().flush();
         }
-        self.bytes -= cost(&entry);
-        Some(entry)
+    }
+}
+
+/// While it lives, no place of the shard's queues moves towards the head.
+struct Sweeping<'m> {
+    memory: &'m Memory,
+    table: &'m Table<State>,
+}
+
+impl<'m> Sweeping<'m> {
+    fn new(memory: &'m Memory, table: &'m Table<State>) -> Self {
+        let this = Self { memory, table };
+        this.count(1);
+        this
     }
 
-    fn shrink(&mut self, evicted: &mut Vec<Entry>) {
-        while self.bytes > self.capacity {
-            let Some(&hash) = self.queue.front() else { return };
-            let Some(entry) = self.take(hash, |_| true) else { return };
-            self.evictions += 1;
-            evicted.push(entry);
-        }
+    fn count(&self, by: i32) {
+        self.memory.edit(self.table, &pin(), |shard| {
+            for side in [Side::Small, Side::Main] {
+                let queue = shard.state.queue(side);
+                queue.sweeps = queue.sweeps.saturating_add_signed(by);
+            }
+        });
     }
+}
+
+impl Drop for Sweeping<'_> {
+    fn drop(&mut self) {
+        self.count(-1);
+    }
+}
+
+fn same(one: &Entry, other: &Entry) -> bool {
+    std::ptr::eq(one.hits(), other.hits())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::Meta;
-    use crate::namespace::Namespace;
-    use crate::policy::TtlPolicy;
-
-    fn entry(key: &Key<'_>, stale_until: u64) -> Entry {
-        let meta = Meta { policy: TtlPolicy::Medium, fingerprint: 1, created: 0, expires: stale_until, stale_until, stamp: 0 };
-        Entry::new(key, &meta, &[7; 100])
-    }
-
-    #[test]
-    fn what_is_put_is_found_until_it_is_evicted_removed_or_expired() {
-        let hasher = KeyHasher::random();
-        let memory = Memory::new(10_000, Clock::manual(), hasher.clone());
-        let mut evicted = 0;
-        for n in 0..100 {
-            let text = format!("k{n}");
-            let key = hasher.key(Namespace::CURVES, &text).unwrap();
-            let put = memory.put(&key, entry(&key, 100 + n));
-            assert!(put.admitted && put.replaced.is_none());
-            evicted += put.evicted.len() as u64;
-            assert!(memory.with(&key, |found| found.is_of(&key)).unwrap());
-            memory.validate();
-        }
-        assert_eq!(memory.usage().evictions, evicted);
-        assert_eq!(memory.usage().entries + evicted, 100);
-        let key = hasher.key(Namespace::CURVES, "k99").unwrap();
-        assert!(memory.remove(&key).is_some() && memory.peek(&key).is_none());
-        assert_eq!(memory.expire(198, 1_000) as u64, 99 - evicted);
-        assert_eq!(memory.usage().entries, 0);
-    }
-}
+mod tests;

@@ -41,11 +41,19 @@ impl Remote {
         never(self.0)
     }
 
-    pub(crate) fn fill(&self, _entry: &Entry, _lease: Lease) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
+    pub(crate) fn fill(
+        &self,
+        _entry: &Entry,
+        _lease: Lease,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
         never(self.0)
     }
 
-    pub(crate) fn remove(&self, _key: &Key<'_>, _note: &Note) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
+    pub(crate) fn remove(
+        &self,
+        _key: &Key<'_>,
+        _note: &Note,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
         never(self.0)
     }
 

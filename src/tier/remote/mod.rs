@@ -1,7 +1,7 @@
 //! The shared tier: Redis, which every node of a fleet may read and write, and which may be gone at any time.
 //!
 //! * [`keys`] says where things are, [`link`] is a connection, [`breaker`] says when to make one,
-//! * [`batch`] queues work in the order of the calls and carries it out, many jobs a round trip,
+//! * [`work`] is what can be asked, [`shared`] queues it in the order of the calls, [`batch`] carries it out, many jobs a round trip,
 //! * [`lease`] lets a fill land only if nothing was invalidated since its read,
 //! * [`repair`] remembers what Redis could not be told, and keeps reads away from it until it was,
 //! * [`sweep`] deletes by pattern, [`message`] is what other nodes are told.
@@ -26,9 +26,13 @@ mod message;
 #[cfg(feature = "redis")]
 mod repair;
 #[cfg(feature = "redis")]
+mod shared;
+#[cfg(feature = "redis")]
 mod sweep;
 #[cfg(feature = "redis")]
 mod tail;
+#[cfg(feature = "redis")]
+mod work;
 
 #[cfg(not(feature = "redis"))]
 mod absent;
@@ -76,10 +80,12 @@ mod present {
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
-    use super::batch::{Core, Reply, Work, drain};
+    use super::batch::drain;
     use super::keys::Layout;
     use super::link::{Answer, Endpoint};
     use super::repair::Stage;
+    use super::shared::Core;
+    use super::work::{Reply, Work};
     use super::{Lease, Message, Note, Origin, RemoteConfig, sweep};
     use crate::clock::Clock;
     use crate::entry::{Entry, Header};
@@ -243,7 +249,11 @@ mod present {
         /// # Errors
         ///
         /// As [`set`](Self::set); nothing needs to be made good.
-        pub(crate) fn fill(&self, entry: &Entry, lease: Lease) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
+        pub(crate) fn fill(
+            &self,
+            entry: &Entry,
+            lease: Lease,
+        ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
             let is_fit = entry.payload().len() as u64 <= self.core.max_value && entry.stale_until() > self.core.clock.steady();
             let job = is_fit.then(|| self.core.submit(Work::Fill(entry.clone(), lease)));
             async move {
@@ -260,7 +270,11 @@ mod present {
         /// # Errors
         ///
         /// As [`set`](Self::set).
-        pub(crate) fn remove(&self, key: &Key<'_>, note: &Note) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
+        pub(crate) fn remove(
+            &self,
+            key: &Key<'_>,
+            note: &Note,
+        ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
             let message = Message::Key { namespace: key.namespace(), key: key.text.to_owned(), origin: self.origin(note) };
             let job = self.core.submit(Work::Remove(message));
             async move { Ok(received(job.await)?.first() == Some(&Answer::Int(1))) }

@@ -52,15 +52,19 @@ impl Repairs {
     /// Notes that `message` was not carried out; it may be once job number `after` is done.
     pub(super) fn add(&mut self, message: Message, after: u64, stage: Stage) -> Ticket {
         if self.list.len() >= MAX_REPAIRS {
-            return self.collapse(message.origin().node.clone(), after);
+            self.collapse(message.origin().node.clone(), after);
+            // Part of the one repair now: a ticket of its own that is in no list.
+            self.next += 1;
+            return (after, self.next);
         }
         self.next += 1;
-        let ticket = (after, self.next);
+        // A repair that stands for several failures of a key waits for the last of them.
+        let older = message.key().and_then(|(namespace, key)| self.keys.get(&namespace)?.get(key).copied());
+        let ticket = (older.map_or(after, |older| older.0.max(after)), self.next);
         match message.key() {
             Some((namespace, key)) => {
-                if let Some(older) = self.keys.entry(namespace).or_default().insert(key.to_owned(), ticket) {
-                    self.list.remove(&older);
-                }
+                self.keys.entry(namespace).or_default().insert(key.to_owned(), ticket);
+                older.and_then(|older| self.list.remove(&older));
             }
             None => self.wide.push(ticket),
         }
@@ -69,12 +73,12 @@ impl Repairs {
     }
 
     /// Too many: one repair of everything in their place.
-    fn collapse(&mut self, node: String, after: u64) -> Ticket {
+    fn collapse(&mut self, node: String, after: u64) {
         let after = self.list.last_key_value().map_or(after, |(last, _)| last.0.max(after));
         let at_ms = self.list.values().map(|repair| repair.message.origin().at_ms).max().unwrap_or(0);
         *self = Self { next: self.next, ..Self::default() };
         let reason = Some("more changes than could be kept while redis was away".to_owned());
-        self.add(Message::All { origin: Origin { node, reason, actor: None, at_ms } }, after, Stage::Waiting)
+        self.add(Message::All { origin: Origin { node, reason, actor: None, at_ms } }, after, Stage::Waiting);
     }
 
     /// Is a key covered, and how far is its repair?
@@ -216,9 +220,11 @@ mod tests {
     #[test]
     fn more_than_the_list_holds_becomes_one_repair_of_everything() {
         let mut repairs = Repairs::default();
-        for n in 0..=MAX_REPAIRS {
+        for n in 0..MAX_REPAIRS {
             repairs.add(key(&n.to_string()), n as u64, Stage::Waiting);
         }
+        let last = repairs.add(pattern("*"), MAX_REPAIRS as u64, Stage::Running);
+        repairs.done(last);
         assert_eq!(repairs.len(), 1);
         assert_eq!(repairs.covers(Namespace::GENERAL, "x"), Some(Stage::Waiting));
         assert!(repairs.due(MAX_REPAIRS as u64, 10).is_empty(), "not before the newest of them could");

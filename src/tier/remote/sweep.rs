@@ -15,10 +15,12 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, ErrorKind};
 use crate::key::KeyHasher;
 use crate::namespace::Namespace;
-use crate::tier::remote::batch::{Core, Work};
 use crate::tier::remote::link::{Answer, Batch, Fault};
 use crate::tier::remote::message::Message;
 use crate::tier::remote::present::received;
+use crate::tier::remote::repair::Ticket;
+use crate::tier::remote::shared::Core;
+use crate::tier::remote::work::Work;
 
 /// How many keys the server looks at in one step.
 const STEP: &[u8] = b"500";
@@ -27,12 +29,7 @@ const STEP: &[u8] = b"500";
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Starts the sweep that the repair list has under `ticket`.
-pub(super) fn start(
-    core: Arc<Core>,
-    hasher: KeyHasher,
-    ticket: (u64, u64),
-    message: Message,
-) -> JoinHandle<Result<Vec<u64>, Error>> {
+pub(super) fn start(core: Arc<Core>, hasher: KeyHasher, ticket: Ticket, message: Message) -> JoinHandle<Result<Vec<u64>, Error>> {
     tokio::spawn(async move {
         let mut guard = Guard { core, ticket, is_done: false };
         let gone = run(&guard.core, &hasher, message).await?;
@@ -44,7 +41,7 @@ pub(super) fn start(
 /// However the sweep ends, the list hears of it.
 struct Guard {
     core: Arc<Core>,
-    ticket: (u64, u64),
+    ticket: Ticket,
     is_done: bool,
 }
 

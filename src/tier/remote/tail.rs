@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::tier::remote::batch::Core;
 use crate::tier::remote::link::{Answer, Batch, Fault, Link, Script};
 use crate::tier::remote::message::{Message, Origin};
+use crate::tier::remote::shared::Core;
 use crate::tier::remote::{Page, Remote};
 
 /// Records a page.

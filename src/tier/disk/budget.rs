@@ -1,0 +1,64 @@
+//! Keeping to the capacity, and saying how much of it is used.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::writer::Writer;
+use super::{DiskCounts, Shared};
+use crate::tier::{TierReport, TierState, Usage};
+
+impl Writer {
+    /// At open: the capacity may be smaller than it was.
+    pub(super) fn keep_budget(&mut self) -> io::Result<()> {
+        self.make_room(0)
+    }
+}
+
+impl Shared {
+    /// Drops what is past its time from the index; the space goes with its segment.
+    pub(super) fn expire(&self) {
+        let (now, mut gone) = (self.clock.steady(), 0);
+        self.index.each(|shard| gone += shard.expire(now));
+        self.counts.expirations.fetch_add(gone, Ordering::Relaxed);
+    }
+
+    /// May a demotion come in?
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.lock().bytes < self.config.queue_bytes
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            entries: self.index.len(),
+            bytes: self.segments.bytes() + self.catalogue.bytes() + self.ledger.lock().bytes(),
+            capacity: self.config.capacity,
+            evictions: self.counts.evictions.load(Ordering::Relaxed),
+            expirations: self.counts.expirations.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn report(&self) -> TierReport {
+        match self.trouble() {
+            None => TierReport { state: TierState::Up, reason: None },
+            Some(error) => TierReport { state: TierState::Down, reason: Some(error.to_string()) },
+        }
+    }
+
+    pub(super) fn counted(&self) -> DiskCounts {
+        let counts = &self.counts;
+        DiskCounts {
+            refused: counts.refused.load(Ordering::Relaxed),
+            too_large: counts.too_large.load(Ordering::Relaxed),
+            damaged: counts.damaged.load(Ordering::Relaxed),
+            distrusted: counts.distrusted.load(Ordering::Relaxed),
+            bytes_written: counts.bytes_written.load(Ordering::Relaxed),
+            payload_bytes_written: counts.payload_bytes_written.load(Ordering::Relaxed),
+            carried: counts.carried.load(Ordering::Relaxed),
+            inline_reads: counts.inline_reads.load(Ordering::Relaxed),
+            device_reads: counts.device_reads.load(Ordering::Relaxed),
+            io_errors: counts.io_errors.load(Ordering::Relaxed),
+            segments: self.segments.count(),
+            queued_bytes: self.queue.lock().bytes,
+        }
+    }
+}

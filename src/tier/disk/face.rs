@@ -1,0 +1,432 @@
+//! The face of the tier: what the engine calls.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::index::{Pending, Place};
+use super::log::read_cached;
+use super::notes::{self, Ledger};
+use super::segment::{RECORD_HEAD, RecordHead, Segment, key_hash, parse_value, value_len};
+use super::{DiskConfig, DiskCounts, Removal, Shared};
+use crate::clock::Clock;
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind};
+use crate::key::{Key, KeyHasher};
+use crate::namespace::Namespace;
+use crate::tier::{Lookup, TierReport, Usage};
+
+/// How long dropping the last handle waits for the writer.
+const DROP_WAIT: Duration = Duration::from_secs(1);
+
+/// The largest record that is read into the thread's own buffer.
+const INLINE_BYTES: u64 = 1 << 20;
+
+/// The disk tier. Clones are the same tier.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    shared: Arc<Shared>,
+    _open: Arc<Open>,
+}
+
+/// Closes the tier when the last handle goes.
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.begin_close();
+        self.0.wait_ended(DROP_WAIT);
+    }
+}
+
+impl Disk {
+    /// Opens a folder; blocks for as long as that takes. Damage costs entries and is counted, it never fails an open.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] on an impossible capacity, [`ErrorKind::Locked`] if the folder is open elsewhere,
+    /// [`ErrorKind::Io`] if it cannot be used.
+    pub(crate) fn open(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
+        config.check()?;
+        let mut shared = Shared::new(config, clock, hasher);
+        if let Err(error) = shared.take_folder() {
+            return Err(match error.kind() {
+                io::ErrorKind::WouldBlock => Error::new(
+                    ErrorKind::Locked,
+                    shared.subject(),
+                    "is open in another cache; close that one or use another folder",
+                ),
+                _ => Error::io(shared.subject(), error),
+            });
+        }
+        let (folder, budget) = (shared.config.path.clone(), shared.config.notes_budget());
+        *shared.ledger.get_mut() = Ledger::open(&folder, budget).unwrap_or_else(|_| Ledger::empty());
+        shared.open_catalogue();
+        let shared = Arc::new(shared);
+        let writer = shared.recover()?;
+        let spawned = std::thread::Builder::new().name("aurum-disk-writer".into()).spawn(move || writer.run());
+        spawned.map_err(|error| Error::io(shared.subject(), error))?;
+        // From here on, whatever fails, the writer is told to end.
+        let disk = Self { _open: Arc::new(Open(shared.clone())), shared };
+        let shared = disk.shared.clone();
+        let spawned = std::thread::Builder::new().name("aurum-disk-sync".into()).spawn(move || shared.sync_for_ever());
+        spawned.map_err(|error| Error::io(disk.shared.subject(), error))?;
+        Ok(disk)
+    }
+
+    /// The newest value of a key. No thread is changed for what is on its way or in the page cache. Its freshness is not judged, but
+    /// what may not even be served stale any more is a miss.
+    pub(crate) async fn get(&self, key: &Key<'_>) -> Lookup {
+        if let Some(error) = self.shared.trouble() {
+            return Lookup::Down(error);
+        }
+        let now = self.shared.clock.steady();
+        let place = {
+            let mut shard = self.shared.index.shard(key.hash);
+            match shard.pending.get(&key.hash) {
+                Some(Pending::Put { entry, .. }) if entry.is_of(key) && entry.stale_until() > now => {
+                    return Lookup::Hit(entry.clone());
+                }
+                Some(_) => return Lookup::Miss,
+                None => shard.touch(key.hash, now),
+            }
+        };
+        let Some(place) = place else { return Lookup::Miss };
+        // Dropped between the two looks: evicted.
+        let Some(segment) = self.shared.segments.get(place.segment) else { return Lookup::Miss };
+        match self.shared.read_inline(key, &segment, place) {
+            Some(lookup) => lookup,
+            None => self.read_elsewhere(key, segment, place).await,
+        }
+    }
+
+    /// Reads on a thread that may wait for the device.
+    async fn read_elsewhere(&self, key: &Key<'_>, segment: Arc<Segment>, place: Place) -> Lookup {
+        let (shared, id, text, hash) = (self.shared.clone(), key.id, key.text.to_owned(), key.hash);
+        let read = tokio::task::spawn_blocking(move || {
+            let key = Key { id, text: &text, hash };
+            let mut bytes = vec![0; place.len as usize];
+            shared.counts.device_reads.fetch_add(1, Ordering::Relaxed);
+            match segment.file.read_exact_at(&mut bytes, place.offset) {
+                Ok(()) => shared.judge(&key, &segment, place, &bytes),
+                // Shorter than it was: somebody cut the file.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => shared.judge(&key, &segment, place, &[]),
+                Err(error) => {
+                    shared.counts.io_errors.fetch_add(1, Ordering::Relaxed);
+                    Lookup::Down(Error::io(shared.subject(), error))
+                }
+            }
+        });
+        match read.await {
+            Ok(lookup) => lookup,
+            Err(_) => Lookup::Down(Error::new(
+                ErrorKind::TierDown,
+                "disk tier",
+                "has no thread to read with; the runtime is going down",
+            )),
+        }
+    }
+
+    /// Is there an entry? From memory alone.
+    pub(crate) fn contains(&self, key: &Key<'_>) -> bool {
+        if self.shared.trouble().is_some() {
+            return false;
+        }
+        let now = self.shared.clock.steady();
+        let shard = self.shared.index.shard(key.hash);
+        match shard.pending.get(&key.hash) {
+            Some(Pending::Put { entry, .. }) => entry.is_of(key) && entry.stale_until() > now,
+            Some(Pending::Remove { .. }) => false,
+            None => shard.find(key.hash, now).is_some(),
+        }
+    }
+
+    /// Waits until the write queue has room, or the tier is down and takes nothing.
+    pub(crate) async fn room(&self) {
+        let shared = &self.shared;
+        if !shared.has_room() {
+            shared.wait(|| (shared.has_room() || shared.trouble().is_some()).then_some(())).await;
+        }
+    }
+
+    /// Takes a value. Never waits; readable at once. What is larger than half a segment is refused and counted, and
+    /// takes the older value of its key away; so does any value while the tier is down.
+    pub(crate) fn put(&self, entry: &Entry) {
+        let (id, key) = (entry.namespace_id(), entry.key());
+        let hash = self.shared.hasher.hash(id, key);
+        if self.shared.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let len = value_len(id.namespace().name(), key, entry.payload().len());
+        let too_large = len > self.shared.config.segment() / 2;
+        if too_large {
+            self.shared.counts.too_large.fetch_add(1, Ordering::Relaxed);
+        }
+        if too_large || self.shared.is_down() {
+            self.shared.take_away(hash, id, key, |_| true);
+        } else {
+            self.shared.accept(hash, entry);
+        }
+    }
+
+    /// Takes a value that memory lets go, if there is room for it at once.
+    pub(crate) fn offer(&self, entry: &Entry) -> bool {
+        let welcome = self.shared.trouble().is_none() && self.shared.has_room();
+        if welcome {
+            self.put(entry);
+        } else {
+            self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        welcome
+    }
+
+    /// Removes a key; no later read sees it. `settled` with the ticket says when that outlives a crash.
+    pub(crate) fn remove(&self, key: &Key<'_>) -> Removal {
+        match self.shared.take_away(key.hash, key.id, key.text, |_| true) {
+            Some((existed, ticket)) => Removal { existed, ticket },
+            None => Removal { existed: false, ticket: 0 },
+        }
+    }
+
+    /// Waits until the record of this ticket, and all before it, are appended to the log.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TierDown`] if the log cannot be written; it will be when the tier comes back.
+    pub(crate) async fn settled(&self, ticket: u64) -> Result<(), Error> {
+        let shared = &self.shared;
+        shared
+            .wait(|| {
+                if shared.written.load(Ordering::Acquire) >= ticket {
+                    return Some(Ok(()));
+                }
+                if shared.queue.lock().ended { Some(Err(Error::closed())) } else { shared.down_reason().map(Err) }
+            })
+            .await
+    }
+
+    /// Everything put so far has a lower position than this.
+    pub(crate) fn position(&self) -> u64 {
+        self.shared.queue.lock().last + 1
+    }
+
+    /// All that was put before is on the device when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TierDown`] or [`ErrorKind::Io`] if it is not.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        let last = self.shared.queue.lock().last;
+        self.settled(last).await?;
+        self.blocking(Shared::sync).await
+    }
+
+    /// Writes and syncs what waits, ends the threads and lets the folder go. Again: does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        self.shared.begin_close();
+        let shared = &self.shared;
+        shared.wait(|| shared.queue.lock().ended.then_some(())).await;
+        shared.down_reason().map_or(Ok(()), Err)
+    }
+
+    /// Upkeep: drops what is past its time, and tries to come back if the tier is down.
+    pub(crate) async fn maintain(&self) {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if self.shared.is_down() {
+            self.shared.queue.lock().retry = true;
+            self.shared.work.notify_one();
+        }
+        let shared = self.shared.clone();
+        let _ = tokio::task::spawn_blocking(move || shared.expire()).await;
+    }
+
+    pub(crate) fn report(&self) -> TierReport {
+        self.shared.report()
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.shared.usage()
+    }
+
+    pub(crate) fn counts(&self) -> DiskCounts {
+        self.shared.counted()
+    }
+
+    /// Writes a small named record, durable when this returns; the last one wins.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if it could not be written or is over its budget.
+    pub(crate) async fn write_note(&self, name: &'static str, bytes: Vec<u8>) -> Result<(), Error> {
+        self.blocking(move |shared| {
+            // Old and new stand side by side for a moment; the ledger has a third of this budget, and its copy another.
+            if bytes.len() as u64 > shared.config.notes_budget() / 8 {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the note is over its share of disk.capacity"));
+            }
+            let _alone = shared.notes.lock();
+            shared.faults.check()?;
+            notes::write_note(&shared.config.path, name, &bytes)
+        })
+        .await
+    }
+
+    /// Reads a named record; a damaged one is counted and is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if it could not be read.
+    pub(crate) async fn read_note(&self, name: &'static str) -> Result<Option<Vec<u8>>, Error> {
+        self.blocking(move |shared| {
+            let (note, damaged) = notes::read_note(&shared.config.path, name, shared.config.notes_budget())?;
+            shared.counts.damaged.fetch_add(u64::from(damaged), Ordering::Relaxed);
+            Ok(note)
+        })
+        .await
+    }
+
+    /// Appends to the ledger, durable when this returns. At least the newest 10 000 events are kept where the capacity allows.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if it could not be written.
+    pub(crate) async fn append_event(&self, at_ms: u64, bytes: Vec<u8>) -> Result<(), Error> {
+        self.blocking(move |shared| {
+            let mut ledger = shared.ledger.lock();
+            shared.faults.check()?;
+            ledger.append(&shared.config.path, at_ms, &bytes, shared.config.notes_budget())
+        })
+        .await
+    }
+
+    /// The ledger, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if it could not be read.
+    pub(crate) async fn events(&self) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        self.blocking(|shared| {
+            let _ledger = shared.ledger.lock();
+            notes::events(&shared.config.path, shared.config.notes_budget())
+        })
+        .await
+    }
+
+    /// Removes the entries of a namespace (or of all) that match and were put before `before`; the hashes of their keys. The
+    /// removals are in the log when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`settled`](Self::settled), or if a segment could not be read.
+    pub(crate) async fn remove_matching(
+        &self,
+        namespace: Option<Namespace>,
+        pattern: Option<&(dyn Fn(&str) -> bool + Send + Sync)>,
+        literal_prefix: &str,
+        before: u64,
+    ) -> Result<Vec<u64>, Error> {
+        if let Some(error) = self.shared.trouble() {
+            return Err(error);
+        }
+        let mut sweep = super::sweep::Sweep::new(self.shared.clone(), namespace, literal_prefix, before);
+        sweep.take_pending(pattern);
+        let mut last = None;
+        while let Some(segment) = self.shared.segments.after(last) {
+            last = Some(segment.id);
+            // The keys are read on a thread that may wait; the pattern, which is borrowed, is asked here.
+            let listing = sweep.list(segment);
+            let words =
+                tokio::task::spawn_blocking(listing).await.unwrap_or_else(|_| Err(io::Error::other("no thread to read with")));
+            let words = words.map_err(|error| Error::io(self.shared.subject(), error))?;
+            for chunk in words.chunks(256) {
+                sweep.take(chunk, pattern);
+                tokio::task::yield_now().await;
+            }
+        }
+        self.settled(sweep.ticket).await?;
+        Ok(sweep.removed)
+    }
+
+    /// Runs file work where waiting is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        if let Some(error) = self.shared.trouble() {
+            return Err(error);
+        }
+        let shared = self.shared.clone();
+        match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(result) => result.map_err(|error| {
+                self.shared.counts.io_errors.fetch_add(1, Ordering::Relaxed);
+                Error::io(self.shared.subject(), error)
+            }),
+            Err(_) => Err(Error::new(ErrorKind::TierDown, "disk tier", "has no thread to work with; the runtime is going down")),
+        }
+    }
+
+    /// Injected faults, for tests.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Shared {
+    /// No more work is taken; what waits is written.
+    fn begin_close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.queue.lock().closing = true;
+        self.work.notify_one();
+    }
+
+    /// Reads what is in the page cache, on this thread; `None` = it is not, or the call is not to be had.
+    fn read_inline(&self, key: &Key<'_>, segment: &Segment, place: Place) -> Option<Lookup> {
+        thread_local! {
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        if place.len > INLINE_BYTES {
+            return None;
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            let len = place.len as usize;
+            if buffer.len() < len {
+                buffer.resize(len.next_power_of_two(), 0);
+            }
+            read_cached(&segment.file, &mut buffer[..len], place.offset)?;
+            self.counts.inline_reads.fetch_add(1, Ordering::Relaxed);
+            Some(self.judge(key, segment, place, &buffer[..len]))
+        })
+    }
+
+    /// Bytes from the device are an entry of this key only if everything fits.
+    fn judge(&self, key: &Key<'_>, segment: &Segment, place: Place, bytes: &[u8]) -> Lookup {
+        let head = RecordHead::parse(bytes, segment.salt, place.offset);
+        let name = key.namespace().name();
+        let value = bytes.get(RECORD_HEAD..).and_then(parse_value);
+        if let (Some(head), Some(value)) = (&head, value) {
+            if (value.namespace, value.key) == (name, key.text) {
+                if let Ok(entry) = Entry::decode(key, value.header, value.payload, &self.clock, None) {
+                    return if entry.stale_until() > self.clock.steady() { Lookup::Hit(entry) } else { Lookup::Miss };
+                }
+            } else if head.key_hash == key_hash(value.namespace, value.key) {
+                // Another key with the same hash.
+                return Lookup::Miss;
+            }
+        }
+        // Let it go, and say so in the log: an older record of this key must not stand up after a restart.
+        self.counts.damaged.fetch_add(1, Ordering::Relaxed);
+        self.take_away(key.hash, key.id, key.text, |shard| {
+            !shard.pending.contains_key(&key.hash) && shard.is_at(key.hash, place)
+        });
+        Lookup::Damaged(Error::corrupt("disk record", "is damaged; it was dropped"))
+    }
+}

@@ -1,0 +1,347 @@
+//! Where a key's newest record is: 24 bytes an entry, and the entries that are still on their way.
+//!
+//! The table is open-addressed with linear steps, grows by a quarter at 85 % load (28 to 35 bytes an entry in all), and
+//! is cut into shards under short locks. It knows a key by its 64-bit keyed hash; the key itself is compared in the
+//! record. Two keys with one hash displace each other, which costs a miss and never a wrong value.
+//!
+//! `pending` of a shard holds what the writer has not appended yet. It stands before the table: a queued value is
+//! read from it, a queued removal hides what the table says. The sequence number tells the writer, when it is done
+//! with a record, whether that record is still the newest word on its key.
+
+use std::collections::HashMap;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::entry::Entry;
+
+const SHARDS: usize = 64;
+
+/// A place in the log. Offsets and lengths are multiples of 8 and kept in such units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u32,
+    pub(super) offset: u64,
+    /// Bytes of the record, head and padding included.
+    pub(super) len: u64,
+}
+
+/// One entry of the table. `len` of 0 marks an empty slot; its highest bit says "read since it was written".
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    hash: u64,
+    segment: u32,
+    /// In units of 8 bytes.
+    offset: u32,
+    /// In units of 8 bytes; see above.
+    len: u32,
+    /// Steady seconds, rounded up, after which the entry may not be served at all.
+    deadline: u32,
+}
+
+const READ: u32 = 1 << 31;
+
+impl Slot {
+    fn place(&self) -> Place {
+        Place { segment: self.segment, offset: u64::from(self.offset) * 8, len: u64::from(self.len & !READ) * 8 }
+    }
+}
+
+/// What waits for the writer.
+pub(super) enum Pending {
+    Put { sequence: u64, entry: Entry },
+    Remove { sequence: u64 },
+}
+
+impl Pending {
+    pub(super) fn sequence(&self) -> u64 {
+        match self {
+            Self::Put { sequence, .. } | Self::Remove { sequence } => *sequence,
+        }
+    }
+}
+
+/// The shards.
+pub(super) struct Index {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+/// A part of the index under one lock.
+#[derive(Default)]
+pub(super) struct Shard {
+    table: Table,
+    pub(super) pending: HashMap<u64, Pending, foldhash::fast::RandomState>,
+}
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        self.shards[(hash >> 58) as usize].lock()
+    }
+
+    /// Each shard in turn, locked one at a time.
+    pub(super) fn each(&self, mut visit: impl FnMut(&mut Shard)) {
+        for shard in &self.shards {
+            visit(&mut shard.lock());
+        }
+    }
+
+    /// Entries in the log and on their way; a key that is both counts once or twice.
+    pub(super) fn len(&self) -> u64 {
+        let mut entries = 0;
+        self.each(|shard| entries += shard.table.len as u64);
+        entries
+    }
+
+    /// Bytes of memory of the tables.
+    pub(super) fn memory(&self) -> u64 {
+        let mut bytes = 0;
+        self.each(|shard| bytes += (shard.table.slots.len() * size_of::<Slot>()) as u64);
+        bytes
+    }
+
+    /// Forgets all that is in the log.
+    pub(super) fn clear(&self) {
+        self.each(|shard| shard.table = Table::default());
+    }
+}
+
+/// Seconds for [`Shard::insert`]: the first whole second at which `stale_until_ms` is over.
+pub(super) fn deadline(stale_until_ms: u64) -> u32 {
+    u32::try_from(stale_until_ms.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+impl Shard {
+    /// Where the newest record is, unless its life is over.
+    pub(super) fn find(&self, hash: u64, now_ms: u64) -> Option<Place> {
+        let slot = self.table.slots.get(self.table.find(hash)?)?;
+        (u64::from(slot.deadline) * 1000 > now_ms || slot.deadline == u32::MAX).then(|| slot.place())
+    }
+
+    /// The same, and notes that it was read.
+    pub(super) fn touch(&mut self, hash: u64, now_ms: u64) -> Option<Place> {
+        let place = self.find(hash, now_ms)?;
+        let at = self.table.find(hash)?;
+        self.table.slots[at].len |= READ;
+        Some(place)
+    }
+
+    /// Is this very record the newest one of its key?
+    pub(super) fn is_at(&self, hash: u64, place: Place) -> bool {
+        self.table.find(hash).is_some_and(|at| self.table.slots[at].place() == place)
+    }
+
+    pub(super) fn insert(&mut self, hash: u64, place: Place, deadline: u32) {
+        debug_assert!(place.len > 0 && place.len % 8 == 0 && place.offset % 8 == 0);
+        let slot =
+            Slot { hash, segment: place.segment, offset: (place.offset / 8) as u32, len: (place.len / 8) as u32, deadline };
+        self.table.insert(slot);
+    }
+
+    /// Points to the copy of a record, if the original is still the newest one of its key. The copy begins unread.
+    pub(super) fn move_to(&mut self, hash: u64, from: Place, to: Place) -> bool {
+        let Some(at) = self.table.find(hash) else { return false };
+        let slot = &mut self.table.slots[at];
+        if slot.place() != from {
+            return false;
+        }
+        (slot.segment, slot.offset, slot.len) = (to.segment, (to.offset / 8) as u32, (to.len / 8) as u32);
+        true
+    }
+
+    /// Forgets the newest record; says whether there was one.
+    pub(super) fn remove(&mut self, hash: u64) -> bool {
+        self.table.find(hash).is_some_and(|at| {
+            self.table.remove(at);
+            true
+        })
+    }
+
+    /// Forgets the record if it is the newest of its key.
+    pub(super) fn remove_at(&mut self, hash: u64, place: Place) -> bool {
+        self.is_at(hash, place) && self.remove(hash)
+    }
+
+    /// Drops what is past its time; how many.
+    pub(super) fn expire(&mut self, now_ms: u64) -> u64 {
+        self.table.retain(|slot| slot.deadline == u32::MAX || u64::from(slot.deadline) * 1000 > now_ms)
+    }
+
+    /// Drops what is in segments up to `last`; how many.
+    pub(super) fn drop_segments(&mut self, last: u32) -> u64 {
+        self.table.retain(|slot| slot.segment > last)
+    }
+
+    /// Hash and place of what was read in `segment` since it was written there.
+    pub(super) fn read_in(&self, segment: u32, out: &mut Vec<(u64, Place)>) {
+        let read = self.table.slots.iter().filter(|slot| slot.len & READ != 0 && slot.segment == segment);
+        out.extend(read.map(|slot| (slot.hash, slot.place())));
+    }
+
+    /// Bytes of records that the table points to.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.table.slots.iter().map(|slot| slot.place().len).sum()
+    }
+}
+
+/// Open addressing with linear steps and no graves: a removal shifts the followers back.
+#[derive(Default)]
+struct Table {
+    slots: Vec<Slot>,
+    len: usize,
+}
+
+impl Table {
+    /// Where the search for `hash` begins: the hash without the shard's bits, scaled to the table.
+    fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash << 6) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    fn find(&self, hash: u64) -> Option<usize> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut at = self.home(hash);
+        loop {
+            let slot = &self.slots[at];
+            if slot.len == 0 {
+                return None;
+            }
+            if slot.hash == hash {
+                return Some(at);
+            }
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+        }
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        if let Some(at) = self.find(slot.hash) {
+            self.slots[at] = slot;
+            return;
+        }
+        if (self.len + 1) * 100 > self.slots.len() * 85 {
+            self.rebuild((self.slots.len() + self.slots.len() / 4).max(16), |_| true);
+        }
+        self.place(slot);
+    }
+
+    /// Into the first empty slot; there is one.
+    fn place(&mut self, slot: Slot) {
+        let mut at = self.home(slot.hash);
+        while self.slots[at].len != 0 {
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+        }
+        self.slots[at] = slot;
+        self.len += 1;
+    }
+
+    fn remove(&mut self, mut hole: usize) {
+        let size = self.slots.len();
+        let mut at = hole;
+        loop {
+            at = if at + 1 == size { 0 } else { at + 1 };
+            let slot = self.slots[at];
+            if slot.len == 0 {
+                break;
+            }
+            // May the follower move into the hole? Only if the hole is not before its home.
+            let home = self.home(slot.hash);
+            let (steps, to_hole) = ((at + size - home) % size, (at + size - hole) % size);
+            if steps >= to_hole {
+                self.slots[hole] = slot;
+                hole = at;
+            }
+        }
+        self.slots[hole] = Slot::default();
+        self.len -= 1;
+    }
+
+    /// Keeps what `keep` says; how many went. Gives memory back when much went.
+    fn retain(&mut self, keep: impl Fn(&Slot) -> bool) -> u64 {
+        let gone = self.slots.iter().filter(|slot| slot.len != 0 && !keep(slot)).count();
+        if gone > 0 {
+            let size =
+                if (self.len - gone) * 3 < self.slots.len() { ((self.len - gone) * 3 / 2).max(16) } else { self.slots.len() };
+            self.rebuild(size, keep);
+        }
+        gone as u64
+    }
+
+    fn rebuild(&mut self, size: usize, keep: impl Fn(&Slot) -> bool) {
+        let mut slots = Vec::new();
+        slots.reserve_exact(size);
+        slots.resize(size, Slot::default());
+        let old = std::mem::replace(&mut self.slots, slots);
+        self.len = 0;
+        for slot in old {
+            if slot.len != 0 && keep(&slot) {
+                self.place(slot);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(n: u64) -> Place {
+        Place { segment: (n % 7) as u32, offset: n * 8, len: 64 }
+    }
+
+    #[test]
+    fn the_table_agrees_with_a_map_under_inserts_and_removals() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut shard, mut model) = (Shard::default(), HashMap::new());
+        for step in 0..50_000 {
+            // Few high bits: long runs of neighbours.
+            let hash = (rng.u64(0..600) << 50) | rng.u64(0..2);
+            if rng.u8(0..3) == 0 {
+                assert_eq!(shard.remove(hash), model.remove(&hash).is_some());
+            } else {
+                shard.insert(hash, place(step), u32::MAX);
+                model.insert(hash, place(step));
+            }
+            if step % 5000 == 0 {
+                shard.drop_segments(1);
+                model.retain(|_, place| place.segment > 1);
+            }
+            assert_eq!(shard.find(hash, 0), model.get(&hash).copied());
+        }
+        assert_eq!(shard.table.len, model.len());
+        for (hash, place) in model {
+            assert_eq!(shard.find(hash, 0), Some(place));
+        }
+    }
+
+    #[test]
+    fn an_entry_is_gone_when_its_time_is_over() {
+        let mut shard = Shard::default();
+        shard.insert(1, place(1), deadline(4_500));
+        assert!(shard.find(1, 4_999).is_some());
+        assert!(shard.find(1, 5_000).is_none());
+        assert_eq!(shard.expire(5_000), 1);
+    }
+
+    #[test]
+    fn a_copy_takes_the_place_only_of_the_record_it_was_made_of() {
+        let mut shard = Shard::default();
+        shard.insert(1, place(1), u32::MAX);
+        assert!(!shard.move_to(1, place(2), place(3)));
+        assert!(shard.move_to(1, place(1), place(3)));
+        assert_eq!(shard.find(1, 0), Some(place(3)));
+    }
+
+    #[test]
+    fn an_entry_costs_at_most_36_bytes() {
+        let index = Index::new();
+        let mut rng = fastrand::Rng::with_seed(1);
+        for n in 0..100_000 {
+            let hash = rng.u64(..);
+            index.shard(hash).insert(hash, place(n), u32::MAX);
+        }
+        assert!(index.memory() <= 36 * index.len(), "{}", index.memory() / index.len());
+    }
+}

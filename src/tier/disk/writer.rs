@@ -1,0 +1,397 @@
+//! The writer: the one thread that appends.
+//!
+//! Callers push to a queue under a short lock; the writer takes what is there (up to a megabyte), appends it with one `write`,
+//! points the index to it and tells who waits. Nothing lingers: an idle writer writes at once. Where a record
+//! is no longer the newest word on its key when it was appended, the index is left alone.
+//!
+//! When the system refuses, the tier goes down: values that wait become removals of their keys, because an older record of the
+//! key may be in the log; removals wait until the log can be written again, and are then written first.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::catalogue::Directory;
+use super::index::{Pending, Place, deadline};
+use super::log::make_segment;
+use super::segment::{Batch, Kind, RECORD_HEAD, RecordHead, SEAL_LEN, Segment, parse_value, removal_len, value_len};
+use crate::entry::{Entry, Header};
+use crate::error::{Error, ErrorKind};
+use crate::namespace::NamespaceId;
+
+/// How much is appended with one call.
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// A segment with this many records is full, so that its directory stays small.
+const SEGMENT_RECORDS: u64 = 1 << 16;
+
+/// Something to append.
+pub(super) struct Op {
+    pub(super) sequence: u64,
+    pub(super) hash: u64,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    Put(Entry),
+    Remove(NamespaceId, Box<str>),
+}
+
+impl Op {
+    fn names(&self) -> (&'static str, &str) {
+        match &self.what {
+            What::Put(entry) => (entry.namespace().name(), entry.key()),
+            What::Remove(id, key) => (id.namespace().name(), key),
+        }
+    }
+
+    /// Bytes of its record.
+    pub(super) fn len(&self) -> u64 {
+        let (namespace, key) = self.names();
+        match &self.what {
+            What::Put(entry) => value_len(namespace, key, entry.payload().len()),
+            What::Remove(..) => removal_len(namespace, key),
+        }
+    }
+}
+
+/// What waits for the writer. Sequences in `ops` rise.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) ops: VecDeque<Op>,
+    /// Bytes of what waits, and of what the writer is writing.
+    pub(super) bytes: u64,
+    /// The last sequence that was given out.
+    pub(super) last: u64,
+    /// Nothing more comes: write what is here, then end.
+    pub(super) closing: bool,
+    /// The tier is down and should try again.
+    pub(super) retry: bool,
+    /// The writer has ended.
+    pub(super) ended: bool,
+}
+
+/// The writer's own: where it appends.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) open: Arc<Segment>,
+    pub(super) records: u64,
+    /// Sum of the lengths of all segments.
+    pub(super) log_bytes: u64,
+    /// A failed write may have left something behind the last record.
+    pub(super) torn: bool,
+    /// The open segment has its seal already, but there is no next one yet.
+    pub(super) sealed: bool,
+}
+
+impl Writer {
+    /// Runs until the queue is closed and empty, or closed and the tier down.
+    pub(super) fn run(mut self) {
+        let ended = Ended(self.shared.clone());
+        while let Some((ops, bytes)) = self.wait() {
+            let result = self.append(ops);
+            self.settle(bytes, result);
+        }
+        if let Err(error) = self.shared.sync() {
+            self.shared.go_down(&Error::io(self.shared.subject(), error));
+        }
+        self.shared.catalogue.close();
+        drop(ended);
+    }
+
+    /// The next operations and their bytes; `None` to end.
+    fn wait(&mut self) -> Option<(VecDeque<Op>, u64)> {
+        let mut queue = self.shared.queue.lock();
+        loop {
+            let down = self.shared.is_down();
+            if down && queue.closing {
+                return None;
+            }
+            if down && queue.retry {
+                queue.retry = false;
+                break;
+            }
+            if !down && !queue.ops.is_empty() {
+                break;
+            }
+            if queue.closing {
+                return None;
+            }
+            self.shared.work.wait(&mut queue);
+        }
+        let (mut ops, mut bytes) = (VecDeque::new(), 0);
+        while let Some(op) = queue.ops.pop_front() {
+            bytes += op.len();
+            ops.push_back(op);
+            if bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        Some((ops, bytes))
+    }
+
+    /// Appends all, or says what is left and why.
+    fn append(&mut self, mut ops: VecDeque<Op>) -> Result<u64, (VecDeque<Op>, io::Error)> {
+        let mut last = self.shared.written.load(Ordering::Acquire);
+        if self.shared.is_down() {
+            if let Err(error) = self.come_back() {
+                return Err((ops, error));
+            }
+        }
+        while !ops.is_empty() {
+            match self.append_some(&ops) {
+                Ok(done) => {
+                    for op in ops.drain(..done) {
+                        last = op.sequence;
+                    }
+                    self.shared.written.fetch_max(last, Ordering::AcqRel);
+                }
+                Err(error) => return Err((ops, error)),
+            }
+        }
+        Ok(last)
+    }
+
+    /// Appends as many as fit into the open segment, at least one; how many.
+    fn append_some(&mut self, ops: &VecDeque<Op>) -> io::Result<usize> {
+        let first = ops.front().map_or(0, Op::len);
+        self.make_room(first)?;
+        let limit = self.shared.config.segment() - SEAL_LEN;
+        let budget = self.shared.config.write_budget();
+        let mut batch = Batch::new(self.open.salt, self.open.len());
+        let mut places = Vec::new();
+        for op in ops {
+            let len = op.len();
+            let full = batch.end() + len > limit
+                || self.records + places.len() as u64 >= SEGMENT_RECORDS
+                || self.log_bytes + (batch.bytes.len() as u64) + len > budget;
+            if full && !places.is_empty() {
+                break;
+            }
+            let (namespace, key) = op.names();
+            let place = Place { segment: self.open.id, offset: batch.end(), len };
+            match &op.what {
+                What::Put(entry) => {
+                    batch.value(op.sequence, namespace, key, &entry.header(&self.shared.clock), entry.payload());
+                    self.shared.counts.payload_bytes_written.fetch_add(entry.payload().len() as u64, Ordering::Relaxed);
+                }
+                What::Remove(..) => {
+                    batch.removal(op.sequence, namespace, key);
+                }
+            }
+            places.push(place);
+        }
+        self.write(&batch)?;
+        self.records += places.len() as u64;
+        for (op, place) in ops.iter().zip(&places) {
+            self.publish(op, *place);
+        }
+        Ok(places.len())
+    }
+
+    /// Points the index to what was appended, unless something newer was said meanwhile.
+    fn publish(&self, op: &Op, place: Place) {
+        let (namespace, key) = op.names();
+        {
+            let mut directory = self.shared.directory.lock();
+            match &op.what {
+                What::Put(entry) => {
+                    let wall = entry.stale_until().saturating_add_signed(self.shared.clock.wall_offset());
+                    directory.value(namespace, key, place, wall, op.sequence);
+                }
+                What::Remove(..) => directory.removal(namespace, key, op.sequence),
+            }
+        }
+        let mut shard = self.shared.index.shard(op.hash);
+        if shard.pending.get(&op.hash).is_none_or(|pending| pending.sequence() != op.sequence) {
+            return;
+        }
+        let gone = shard.pending.remove(&op.hash);
+        if let What::Put(entry) = &op.what {
+            shard.insert(op.hash, place, deadline(entry.stale_until()));
+        }
+        drop(shard);
+        drop(gone);
+    }
+
+    /// Writes a batch behind the open segment's last record.
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        self.shared.faults.check()?;
+        self.torn = true;
+        self.open.file.write_all_at(&batch.bytes, batch.start)?;
+        self.torn = false;
+        self.open.len.store(batch.end(), Ordering::Release);
+        self.log_bytes += batch.bytes.len() as u64;
+        self.shared.counts.bytes_written.fetch_add(batch.bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes sure that the open segment takes a record of `len` bytes and that the budget is kept.
+    pub(super) fn make_room(&mut self, len: u64) -> io::Result<()> {
+        let long = self.open.len() + len + SEAL_LEN > self.shared.config.segment();
+        if self.sealed || long || self.records >= SEGMENT_RECORDS {
+            self.roll()?;
+        }
+        while self.log_bytes + len > self.shared.config.write_budget() {
+            let Some(oldest) = self.shared.segments.oldest().filter(|oldest| oldest.id != self.open.id) else { break };
+            self.drop_segment(&oldest)?;
+        }
+        Ok(())
+    }
+
+    /// Seals the open segment, opens the next, and makes room for it by dropping the oldest.
+    fn roll(&mut self) -> io::Result<()> {
+        if !self.sealed {
+            let mut batch = Batch::new(self.open.salt, self.open.len());
+            batch.seal(self.shared.queue.lock().last, self.records);
+            self.write(&batch)?;
+            self.sealed = true;
+        }
+        let next = make_segment(&self.shared.config.path, self.open.id + 1)?;
+        self.log_bytes += next.len();
+        self.shared.segments.insert(next.clone());
+        let sealed = std::mem::replace(&mut self.open, next);
+        (self.records, self.sealed) = (0, false);
+        let directory = std::mem::replace(&mut *self.shared.directory.lock(), Directory::new(self.open.id));
+        self.shared.sealed(&sealed, directory);
+        self.drop_for_a_segment()
+    }
+
+    /// Drops the oldest segments until a whole new one fits; what was read in them since comes along.
+    fn drop_for_a_segment(&mut self) -> io::Result<()> {
+        let (budget, mut limit) = (self.shared.config.log_budget(), self.shared.config.carry());
+        while self.log_bytes + self.shared.config.segment() > budget {
+            let Some(oldest) = self.shared.segments.oldest().filter(|oldest| oldest.id != self.open.id) else { break };
+            self.carry(&oldest, &mut limit)?;
+            self.drop_segment(&oldest)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the entries first, so that no reader looks for them any more, then the file.
+    fn drop_segment(&mut self, segment: &Arc<Segment>) -> io::Result<()> {
+        self.shared.faults.check()?;
+        let mut gone = 0;
+        self.shared.index.each(|shard| gone += shard.drop_segments(segment.id));
+        self.shared.counts.evictions.fetch_add(gone, Ordering::Relaxed);
+        self.shared.segments.drop_segment(segment.id)?;
+        self.log_bytes = self.log_bytes.saturating_sub(segment.len());
+        self.shared.catalogue.forget(segment.id);
+        Ok(())
+    }
+
+    /// Appends copies of the records in `segment` that were read since they were written and are still the newest of
+    /// their keys, up to `limit` bytes.
+    ///
+    /// A removal or a newer value that comes after the look at the index is appended after the copy, by this very
+    /// thread, so that it wins on replay as it does in the index.
+    fn carry(&mut self, segment: &Arc<Segment>, limit: &mut u64) -> io::Result<()> {
+        let mut places = Vec::new();
+        self.shared.index.each(|shard| shard.read_in(segment.id, &mut places));
+        for (hash, from) in places {
+            let fits = from.len <= *limit && self.open.len() + from.len + SEAL_LEN <= self.shared.config.segment();
+            if !fits || !self.shared.index.shard(hash).is_at(hash, from) {
+                continue;
+            }
+            let mut bytes = vec![0; from.len as usize];
+            if segment.file.read_exact_at(&mut bytes, from.offset).is_err() {
+                continue;
+            }
+            let head = RecordHead::parse(&bytes, segment.salt, from.offset).filter(|head| head.kind == Kind::Value);
+            let Some((head, value)) = head.zip(parse_value(&bytes[RECORD_HEAD..])) else { continue };
+            let Ok(header) = Header::parse(value.header) else { continue };
+            if header.verify(value.namespace, value.key, value.payload).is_err() {
+                continue;
+            }
+            let mut batch = Batch::new(self.open.salt, self.open.len());
+            let len = batch.value(head.sequence, value.namespace, value.key, value.header, value.payload);
+            let to = Place { segment: self.open.id, offset: batch.start, len };
+            self.write(&batch)?;
+            self.records += 1;
+            *limit -= len;
+            self.shared.directory.lock().value(value.namespace, value.key, to, header.stale_until, head.sequence);
+            self.shared.index.shard(hash).move_to(hash, from, to);
+            self.shared.counts.carried.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// After a failure: can the folder be written again, and is it still ours? One that was removed is made anew, empty.
+    fn come_back(&mut self) -> io::Result<()> {
+        self.shared.faults.check()?;
+        if !self.shared.folder_is_ours() {
+            self.shared.take_folder()?;
+            self.shared.index.clear();
+            self.shared.segments.clear();
+            self.open = make_segment(&self.shared.config.path, self.open.id + 1)?;
+            self.shared.segments.insert(self.open.clone());
+            *self.shared.directory.lock() = Directory::new(self.open.id);
+            (self.records, self.sealed, self.torn, self.log_bytes) = (0, false, false, self.open.len());
+        }
+        if self.torn {
+            self.open.file.set_len(self.open.len())?;
+            self.torn = false;
+        }
+        self.shared.probe()
+    }
+
+    /// Tells the waiting what became of a batch.
+    fn settle(&mut self, bytes: u64, result: Result<u64, (VecDeque<Op>, io::Error)>) {
+        match result {
+            Ok(last) => {
+                self.shared.written.fetch_max(last, Ordering::AcqRel);
+                self.shared.queue.lock().bytes -= bytes;
+                self.shared.come_up();
+            }
+            Err((rest, error)) => {
+                self.shared.go_down(&Error::io(self.shared.subject(), error));
+                let kept = self.shared.owe(rest);
+                let mut queue = self.shared.queue.lock();
+                let waiting: VecDeque<Op> = std::mem::take(&mut queue.ops);
+                drop(queue);
+                let waiting = self.shared.owe(waiting);
+                let mut queue = self.shared.queue.lock();
+                let newer = std::mem::take(&mut queue.ops);
+                queue.ops.extend(kept.into_iter().chain(waiting).chain(newer));
+                queue.bytes = queue.ops.iter().map(Op::len).sum();
+            }
+        }
+        self.shared.changed();
+    }
+}
+
+/// Tells those who wait for the writer's end, however it ends, and lets the folder go.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.go_down(&Error::new(ErrorKind::TierDown, "disk writer", "ended unexpectedly; please report it"));
+        }
+        self.0.closed.store(true, Ordering::Release);
+        *self.0.lock.lock() = None;
+        self.0.queue.lock().ended = true;
+        self.0.stop_syncing();
+        self.0.changed();
+    }
+}
+
+impl Shared {
+    /// What has to be appended even so: a removal for each key that something was said of. Values are let go.
+    fn owe(&self, ops: VecDeque<Op>) -> VecDeque<Op> {
+        let owe = |op: Op| {
+            let What::Put(entry) = &op.what else { return op };
+            let mut shard = self.index.shard(op.hash);
+            if shard.pending.get(&op.hash).is_some_and(|pending| pending.sequence() == op.sequence) {
+                shard.pending.insert(op.hash, Pending::Remove { sequence: op.sequence });
+                shard.remove(op.hash);
+            }
+            drop(shard);
+            Op { what: What::Remove(entry.namespace_id(), entry.key().into()), ..op }
+        };
+        ops.into_iter().map(owe).collect()
+    }
+}

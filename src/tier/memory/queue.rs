@@ -1,0 +1,286 @@
+//! A queue of resident entries, oldest first, which is also the timer of their ends.
+//!
+//! Blocks of 64 places. A place is the table's reference to an entry (8 bytes), the second in which its life ends (4 bytes), and the bit
+//! `trial`. A block knows the earliest end in it, so expiry looks only at blocks in which something may end: no wheel, nothing to cancel.
+//! An entry carries the low 31 bits of its place's number, so it is taken out of the middle without a search.
+//!
+//! Taking out leaves a hole. When there are more holes than half of the entries, a few places are moved together with each further
+//! removal: `gap` is the run of holes between what was moved already and what was not.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use super::ghost::Side;
+use super::table::Held;
+use crate::entry::Entry;
+
+const BLOCK: u64 = 64;
+/// Places moved in one step of closing holes.
+const STEP: u32 = 8;
+/// A number keeps 31 bits in the entry; the 32nd says which queue.
+const NUMBER: u64 = 0x7FFF_FFFF;
+/// The end of nothing.
+pub(super) const NEVER: u32 = u32::MAX;
+
+struct Block {
+    held: [Option<Held>; BLOCK as usize],
+    ends: [u32; BLOCK as usize],
+    trial: u64,
+}
+
+struct Blocked {
+    /// No entry of the block ends earlier; seconds (of 1024 ms) since the tier was made.
+    earliest: u32,
+    block: Box<Block>,
+}
+
+struct Gap {
+    write: u64,
+    read: u64,
+}
+
+/// What stands in a place.
+pub(super) struct Item {
+    pub(super) held: Held,
+    /// Second in which its life ends, rounded down.
+    pub(super) end: u32,
+    /// Was promoted as a ghost, and not hit since.
+    pub(super) trial: bool,
+}
+
+/// Entries of one side of a shard, oldest first.
+pub(super) struct Queue {
+    side: Side,
+    blocks: VecDeque<Blocked>,
+    /// Number of the first place of the first block.
+    first: u64,
+    head: u64,
+    tail: u64,
+    len: usize,
+    /// What its entries cost; kept by the shard.
+    pub(super) bytes: u64,
+    gap: Option<Gap>,
+    /// Sweeps under way. They go by place numbers, so nothing is moved towards the head meanwhile.
+    pub(super) sweeps: u32,
+    spare: Option<Box<Block>>,
+}
+
+impl Queue {
+    pub(super) fn new(side: Side) -> Self {
+        let (blocks, gap, spare) = (VecDeque::new(), None, None);
+        Self { side, blocks, first: 0, head: 0, tail: 0, len: 0, bytes: 0, gap, sweeps: 0, spare }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of the places.
+    pub(super) fn footprint(&self) -> u64 {
+        let blocks = self.blocks.len() + usize::from(self.spare.is_some());
+        (blocks * size_of::<Block>() + self.blocks.capacity() * size_of::<Blocked>()) as u64
+    }
+
+    /// Appends.
+    pub(super) fn push(&mut self, item: Item) {
+        if self.tail == self.first + self.blocks.len() as u64 * BLOCK {
+            let fresh = || Box::new(Block { held: [const { None }; BLOCK as usize], ends: [NEVER; BLOCK as usize], trial: 0 });
+            let block = self.spare.take().unwrap_or_else(fresh);
+            self.blocks.push_back(Blocked { earliest: NEVER, block });
+        }
+        self.len += 1;
+        self.write(self.tail, item);
+        self.tail += 1;
+    }
+
+    /// Takes the oldest out.
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        while self.head < self.tail {
+            if let Some(gap) = &mut self.gap
+                && gap.write == self.head
+            {
+                // Nothing was moved before the gap, or it is taken already: go on behind it.
+                if gap.read == self.head {
+                    gap.read += 1;
+                } else {
+                    self.head = gap.read;
+                }
+                gap.write = gap.read;
+                if self.head == gap.read {
+                    self.free_front();
+                    continue;
+                }
+            }
+            let item = self.empty(self.head);
+            self.head += 1;
+            self.free_front();
+            if let Some(item) = item {
+                self.len -= 1;
+                return Some(item);
+            }
+        }
+        None
+    }
+
+    /// Takes this entry out of the middle.
+    pub(super) fn take(&mut self, entry: &Entry) -> Option<Item> {
+        let number = self.number(entry)?;
+        let item = self.take_at(number);
+        self.close_holes();
+        item
+    }
+
+    /// Takes out what stands in a place, and leaves closing the hole to the next [`take`](Self::take) or [`close_holes`](Self::close_holes).
+    pub(super) fn take_at(&mut self, number: u64) -> Option<Item> {
+        let item = self.empty(number)?;
+        self.len -= 1;
+        Some(item)
+    }
+
+    /// Puts an item into a place that was just taken.
+    pub(super) fn put_back(&mut self, number: u64, item: Item) {
+        self.len += 1;
+        self.write(number, item);
+    }
+
+    /// The number of this entry's place, if it is in this queue.
+    pub(super) fn number(&self, entry: &Entry) -> Option<u64> {
+        let place = entry.place().load(Ordering::Relaxed);
+        if (place >> 31 == 1) == (self.side == Side::Main) {
+            let number = self.head + (u64::from(place).wrapping_sub(self.head) & NUMBER);
+            if self.get(number).is_some_and(|held| held.is(entry)) {
+                return Some(number);
+            }
+        }
+        self.search(entry)
+    }
+
+    /// For an entry that another table holds too, and whose place is the one there.
+    #[cold]
+    fn search(&self, entry: &Entry) -> Option<u64> {
+        (self.head..self.tail).find(|number| self.get(*number).is_some_and(|held| held.is(entry)))
+    }
+
+    /// Numbers of the oldest place and of the one behind the youngest.
+    pub(super) fn range(&self) -> std::ops::Range<u64> {
+        self.head..self.tail
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<&Held> {
+        if !self.range().contains(&number) {
+            return None;
+        }
+        let (block, at) = self.at(number);
+        self.blocks[block].block.held[at].as_ref()
+    }
+
+    /// The next place, from `from` on, of an entry that may end in the second `now` or before.
+    pub(super) fn next_ending(&mut self, from: u64, now: u32) -> Option<u64> {
+        let mut number = from.max(self.head);
+        while number < self.tail {
+            let (block, at) = self.at(number);
+            let blocked = &mut self.blocks[block];
+            if blocked.earliest <= now {
+                if at == 0 {
+                    // What ended was taken out by an earlier visit, and some that is left may end later.
+                    blocked.earliest = blocked.block.ends.iter().copied().min().unwrap_or(NEVER);
+                }
+                if let Some(found) = blocked.block.ends[at..].iter().position(|end| *end <= now) {
+                    return Some(number + found as u64);
+                }
+            }
+            number = number - at as u64 + BLOCK;
+        }
+        None
+    }
+
+    /// Moves a few places together if there are many holes.
+    pub(super) fn close_holes(&mut self) {
+        if self.sweeps > 0 {
+            return;
+        }
+        if self.gap.is_none() && self.tail - self.head > (self.len + self.len / 2) as u64 + BLOCK {
+            self.gap = Some(Gap { write: self.head, read: self.head });
+        }
+        for _ in 0..STEP {
+            let Some(Gap { write, read }) = self.gap else { return };
+            if read == self.tail {
+                self.truncate(write);
+                return;
+            }
+            let moved = self.empty(read);
+            let write = write + u64::from(moved.is_some());
+            if let Some(item) = moved {
+                self.write(write - 1, item);
+            }
+            self.gap = Some(Gap { write, read: read + 1 });
+        }
+    }
+
+    fn truncate(&mut self, tail: u64) {
+        self.gap = None;
+        self.tail = tail;
+        let needed = (tail - self.first).div_ceil(BLOCK) as usize;
+        self.blocks.truncate(needed);
+        if self.blocks.capacity() > 4 * needed + 8 {
+            self.blocks.shrink_to(2 * needed);
+        }
+    }
+
+    fn free_front(&mut self) {
+        while self.head >= self.first + BLOCK && !self.blocks.is_empty() {
+            self.spare = self.blocks.pop_front().map(|blocked| blocked.block);
+            self.first += BLOCK;
+        }
+    }
+
+    fn at(&self, number: u64) -> (usize, usize) {
+        let at = number - self.first;
+        ((at / BLOCK) as usize, (at % BLOCK) as usize)
+    }
+
+    fn empty(&mut self, number: u64) -> Option<Item> {
+        let (block, at) = self.at(number);
+        let block = &mut self.blocks[block].block;
+        let held = block.held[at].take()?;
+        let end = std::mem::replace(&mut block.ends[at], NEVER);
+        let trial = block.trial >> at & 1 == 1;
+        block.trial &= !(1 << at);
+        Some(Item { held, end, trial })
+    }
+
+    fn write(&mut self, number: u64, Item { held, end, trial }: Item) {
+        let (block, at) = self.at(number);
+        let which = u32::from(self.side == Side::Main) << 31;
+        held.place().store((number & NUMBER) as u32 | which, Ordering::Relaxed);
+        let Blocked { earliest, block } = &mut self.blocks[block];
+        *earliest = (*earliest).min(end);
+        block.trial |= u64::from(trial) << at;
+        block.ends[at] = end;
+        block.held[at] = Some(held);
+    }
+
+    /// Panics if an invariant is broken.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn validate(&self) {
+        assert!(self.first <= self.head && self.head <= self.tail);
+        let mut len = 0;
+        for number in self.range() {
+            let (block, at) = self.at(number);
+            let Blocked { earliest, block } = &self.blocks[block];
+            let Some(held) = &block.held[at] else {
+                assert_eq!((block.ends[at], block.trial >> at & 1), (NEVER, 0), "a hole is empty");
+                continue;
+            };
+            len += 1;
+            assert!(*earliest <= block.ends[at], "the block knows the earliest end");
+            assert_eq!(self.number(held), Some(number), "the entry knows its place");
+            assert!(self.gap.as_ref().is_none_or(|gap| !(gap.write..gap.read).contains(&number)), "the gap is empty");
+        }
+        assert_eq!(len, self.len);
+    }
+}

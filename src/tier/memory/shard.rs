@@ -1,0 +1,409 @@
+//! One shard under its writer's lock: puts, removals and evictions, and what they cost.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use super::Put;
+use super::ghost::{Ghosts, Side};
+use super::policy::{Policy, WALK};
+use super::queue::{Item, NEVER, Queue};
+use super::table::{Edit, Held, Pin, Seen};
+use crate::clock::Clock;
+use crate::entry::Entry;
+use crate::key::{Key, KeyHasher};
+
+/// Bytes of tables an entry is charged with: a word at the lowest load after a growth (16), its place (12.7), its ghosts (13.5), rounded up.
+const PER_ENTRY: u64 = 44;
+/// Bytes a shard costs before it holds anything, besides its tables.
+const FIXED: u64 = 768;
+/// A value may be this part of its shard.
+const LARGEST: u64 = 4;
+/// Retired bytes after which a thread hands its garbage over.
+const UNFLUSHED: u64 = 64 << 10;
+/// Places looked at in one hold of the lock.
+pub(super) const LOOKS: usize = 256;
+
+/// What all shards know.
+pub(super) struct Common {
+    pub(super) clock: Clock,
+    pub(super) hasher: KeyHasher,
+    /// Steady milliseconds when the tier was made.
+    pub(super) born: u64,
+}
+
+impl Common {
+    /// The coarse second (of 1024 ms) of a steady time, rounded down.
+    pub(super) fn second(&self, at: u64) -> u32 {
+        u32::try_from(at.saturating_sub(self.born) >> 10).unwrap_or(NEVER).min(NEVER - 1)
+    }
+
+    pub(super) fn hash(&self, entry: &Entry) -> u64 {
+        self.hasher.hash(entry.namespace_id(), entry.key())
+    }
+}
+
+/// What an entry costs the budget: its allocation as the allocator rounds it (glibc's rule; large ones are whole pages), and its part of the tables.
+pub(super) fn cost(entry: &Entry) -> u64 {
+    let bytes = entry.footprint() as u64;
+    let allocated =
+        if bytes < 128 << 10 { (bytes + 8).next_multiple_of(16).max(32) } else { (bytes + 16).next_multiple_of(4096) };
+    allocated + PER_ENTRY
+}
+
+/// What the lock of a shard guards.
+pub(super) struct State {
+    /// Bytes this shard may use; changed by `resize`.
+    pub(super) capacity: u64,
+    pub(super) small: Queue,
+    pub(super) main: Queue,
+    policy: Policy,
+    ghosts: Ghosts,
+    /// Entries that left while a reader held them, and what they cost.
+    lingering: VecDeque<Entry>,
+    lingering_bytes: u64,
+    /// Lingering entries that were let go, to be dropped outside the lock.
+    released: Vec<Entry>,
+    /// Bytes retired since somebody flushed.
+    unflushed: u64,
+    pub(super) evictions: u64,
+    pub(super) expirations: u64,
+}
+
+impl State {
+    pub(super) fn new(capacity: u64) -> Self {
+        Self {
+            capacity,
+            small: Queue::new(Side::Small),
+            main: Queue::new(Side::Main),
+            policy: Policy::new(capacity),
+            ghosts: Ghosts::default(),
+            lingering: VecDeque::new(),
+            lingering_bytes: 0,
+            released: Vec::new(),
+            unflushed: 0,
+            evictions: 0,
+            expirations: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.small.len() + self.main.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.small.bytes + self.main.bytes
+    }
+
+    pub(super) fn queue(&mut self, side: Side) -> &mut Queue {
+        match side {
+            Side::Small => &mut self.small,
+            Side::Main => &mut self.main,
+        }
+    }
+
+    /// What is to be dropped, and whether to flush, once the lock is released.
+    pub(super) fn leftovers(&mut self) -> (Vec<Entry>, bool) {
+        let flush = self.unflushed > UNFLUSHED;
+        if flush {
+            self.unflushed = 0;
+        }
+        (std::mem::take(&mut self.released), flush)
+    }
+}
+
+/// A locked shard.
+pub(super) struct Shard<'a> {
+    pub(super) edit: Edit<'a>,
+    pub(super) state: &'a mut State,
+    pub(super) common: &'a Common,
+    pub(super) pin: &'a Pin,
+}
+
+impl Shard<'_> {
+    /// Bytes used now, all included.
+    pub(super) fn used(&self) -> u64 {
+        self.state.bytes() + self.state.lingering_bytes + FIXED + self.surplus()
+    }
+
+    /// Tables beyond what their entries are charged with: small shards, and those that held more entries once.
+    fn surplus(&self) -> u64 {
+        let state = &self.state;
+        let tables = self.edit.bytes(self.pin) + state.ghosts.bytes() + state.small.footprint() + state.main.footprint();
+        tables.saturating_sub(state.len() as u64 * PER_ENTRY)
+    }
+
+    /// What entries may cost now. What readers hold counts up to half of the budget, so that a hoarder does not empty the tier.
+    fn cap(&self) -> u64 {
+        let lingering = self.state.lingering_bytes.min(self.state.capacity / 2);
+        self.state.capacity.saturating_sub(FIXED + self.surplus() + lingering)
+    }
+
+    pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry) -> Put {
+        self.release();
+        let mut put = Put { admitted: true, replaced: None, evicted: Vec::new() };
+        let weight = cost(&entry);
+        let old = self.edit.find(key, self.pin).and_then(|old| self.locate(&old));
+        if weight > self.cap() / LARGEST {
+            put.admitted = false;
+            put.replaced = old.and_then(|(side, number)| self.take_at(side, number, key.hash));
+            return put;
+        }
+        let end = self.common.second(entry.stale_until());
+        if let Some((side, number)) = old {
+            put.replaced = self.overwrite(side, number, key.hash, entry, end);
+        } else {
+            self.insert(key.hash, entry, weight, end, &mut put.evicted);
+        }
+        // What grew: the entry, or a table.
+        self.make_room(0, Some(key), &mut put.evicted);
+        put
+    }
+
+    fn insert(&mut self, hash: u64, entry: Entry, weight: u64, end: u32, evicted: &mut Vec<Entry>) {
+        self.make_room(weight, None, evicted);
+        let ghost = self.state.ghosts.take(hash);
+        let (cap, main_bytes) = (self.cap(), self.state.main.bytes);
+        let (side, trial) = self.state.policy.place(ghost, weight, cap, main_bytes);
+        entry.hits().store(0, Ordering::Relaxed);
+        let held = self.edit.insert(hash, entry, self.pin, |entry| self.common.hash(entry));
+        let queue = self.state.queue(side);
+        queue.bytes += weight;
+        queue.push(Item { held, end, trial });
+    }
+
+    /// Puts an entry into the place of an older one of the same key; it keeps its hits.
+    fn overwrite(&mut self, side: Side, number: u64, hash: u64, entry: Entry, end: u32) -> Option<Entry> {
+        let Item { held, trial, .. } = self.state.queue(side).take_at(number)?;
+        entry.hits().store(held.hits().load(Ordering::Relaxed), Ordering::Relaxed);
+        let (before, after) = (cost(&held), cost(&entry));
+        self.note_retired(&held, before);
+        let (held, old) = self.edit.replace(hash, held, entry, self.pin);
+        let queue = self.state.queue(side);
+        queue.put_back(number, Item { held, end, trial });
+        queue.bytes = queue.bytes - before + after;
+        Some(old)
+    }
+
+    /// Takes an entry out: no ghost, no vote.
+    pub(super) fn remove(&mut self, entry: &Entry, hash: u64) -> Option<Entry> {
+        let (side, number) = self.locate(entry)?;
+        self.take_at(side, number, hash)
+    }
+
+    /// Where an entry of this shard stands.
+    fn locate(&self, entry: &Entry) -> Option<(Side, u64)> {
+        let of = |side, queue: &Queue| queue.number(entry).map(|number| (side, number));
+        // The wrong queue would search all of itself before it says no.
+        let main_first = entry.place().load(Ordering::Relaxed) >> 31 == 1;
+        if main_first {
+            of(Side::Main, &self.state.main).or_else(|| of(Side::Small, &self.state.small))
+        } else {
+            of(Side::Small, &self.state.small).or_else(|| of(Side::Main, &self.state.main))
+        }
+    }
+
+    fn take_at(&mut self, side: Side, number: u64, hash: u64) -> Option<Entry> {
+        let queue = self.state.queue(side);
+        let Item { held, .. } = queue.take_at(number)?;
+        queue.bytes -= cost(&held);
+        queue.close_holes();
+        let entry = self.retire(held, hash);
+        if self.state.len() == 0 {
+            self.state.policy.cleared();
+        }
+        self.edit.shrink(self.pin, |entry| self.common.hash(entry));
+        Some(entry)
+    }
+
+    fn retire(&mut self, held: Held, hash: u64) -> Entry {
+        self.note_retired(&held, cost(&held));
+        self.edit.remove(hash, held, self.pin)
+    }
+
+    fn note_retired(&mut self, held: &Held, cost: u64) {
+        self.state.unflushed += cost;
+        if held.is_shared() {
+            self.state.lingering.push_back(Entry::clone(held));
+            self.state.lingering_bytes += cost;
+        }
+    }
+
+    /// Lets go of entries that no reader holds any more; looks at two.
+    fn release(&mut self) {
+        for _ in 0..2 {
+            let Some(entry) = self.state.lingering.pop_front() else { return };
+            if entry.is_shared() {
+                self.state.lingering.push_back(entry);
+            } else {
+                self.state.lingering_bytes -= cost(&entry);
+                self.state.released.push(entry);
+            }
+        }
+    }
+
+    /// Lets go of all entries that no reader holds any more.
+    pub(super) fn release_all(&mut self) {
+        for _ in 0..self.state.lingering.len().div_ceil(2).min(LOOKS) {
+            self.release();
+        }
+    }
+
+    /// Evicts until there is room for `weight`, but not the entry of `keep`.
+    fn make_room(&mut self, weight: u64, keep: Option<&Key<'_>>, evicted: &mut Vec<Entry>) {
+        while self.state.bytes() + weight > self.cap() && self.evict(keep, evicted) {}
+    }
+
+    /// After a change of the budget: evicts a bounded number of entries. Is more to be done?
+    pub(super) fn fit(&mut self, evicted: &mut Vec<Entry>) -> bool {
+        for _ in 0..LOOKS {
+            if self.state.bytes() <= self.cap() || !self.evict(None, evicted) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// After a change of the budget: positions count in other units now, so what the ghosts know is forgotten.
+    pub(super) fn recap(&mut self, capacity: u64) {
+        self.state.capacity = capacity;
+        self.state.policy = Policy::new(capacity);
+        self.state.ghosts.clear();
+    }
+
+    /// Evicts one entry. False if there is none.
+    fn evict(&mut self, keep: Option<&Key<'_>>, evicted: &mut Vec<Entry>) -> bool {
+        let Some((from, item)) = self.choose(keep) else { return false };
+        let hash = self.common.hash(&item.held);
+        let weight = cost(&item.held);
+        if item.held.stale_until() <= self.common.clock.coarse() {
+            // Its life was over: no ghost, no vote, nothing to demote.
+            self.state.expirations += 1;
+            let dead = self.retire(item.held, hash);
+            self.state.released.push(dead);
+            return true;
+        }
+        if from == Side::Main {
+            if item.trial {
+                self.state.policy.trial(false);
+            }
+            self.state.policy.main_evicted();
+        }
+        let residents = self.state.len() + 1;
+        self.state.ghosts.fit(residents);
+        let position = self.state.policy.evicted(from, weight);
+        self.state.ghosts.put(hash, from, position);
+        self.state.evictions += 1;
+        let entry = self.retire(item.held, hash);
+        evicted.push(entry);
+        self.edit.shrink(self.pin, |entry| self.common.hash(entry));
+        true
+    }
+
+    /// Takes the victim out of its queue, moving on those that have earned it.
+    fn choose(&mut self, keep: Option<&Key<'_>>) -> Option<(Side, Item)> {
+        let cap = self.cap();
+        let share = self.state.policy.share(cap);
+        let (resident, count) = (self.state.bytes(), self.state.len() as u64);
+        let kept = |held: &Held| keep.is_some_and(|key| held.is_of(key));
+        let mut walked = 0;
+        while self.state.small.bytes > share || self.state.main.is_empty() {
+            let Some(item) = self.state.small.pop() else { break };
+            let (weight, hits) = (cost(&item.held), item.held.hits().load(Ordering::Relaxed));
+            self.state.small.bytes -= weight;
+            let earned = Policy::promotes(hits) && walked < WALK && !Policy::too_big(weight, hits, resident, count);
+            if !earned && !kept(&item.held) {
+                return Some((Side::Small, item));
+            }
+            walked += 1;
+            item.held.hits().store(0, Ordering::Relaxed);
+            self.push_main(Item { trial: false, ..item }, weight);
+            if self.state.main.bytes > cap.saturating_sub(share) {
+                break;
+            }
+        }
+        walked = 0;
+        // Only the kept entry can be met twice without being taken.
+        for _ in 0..WALK + 2 {
+            let mut item = self.state.main.pop()?;
+            let (weight, hits) = (cost(&item.held), item.held.hits().load(Ordering::Relaxed));
+            self.state.main.bytes -= weight;
+            let earned = hits > 0 && walked < WALK && !Policy::too_big(weight, hits + 1, resident, count);
+            if earned {
+                if std::mem::take(&mut item.trial) {
+                    self.state.policy.trial(true);
+                }
+                item.held.hits().store(hits - 1, Ordering::Relaxed);
+            } else if !kept(&item.held) {
+                return Some((Side::Main, item));
+            }
+            walked += 1;
+            self.push_main(item, weight);
+        }
+        None
+    }
+
+    fn push_main(&mut self, item: Item, weight: u64) {
+        self.state.main.bytes += weight;
+        self.state.main.push(item);
+    }
+
+    /// Takes out entries whose life is over at `now`, from a place on; looks at a bounded number. Returns how many went, and where to go on.
+    pub(super) fn expire(&mut self, now: u64, limit: usize, side: Side, from: u64) -> (usize, Option<u64>) {
+        let (second, mut gone, mut next) = (self.common.second(now), 0, from);
+        self.release_all();
+        for _ in 0..LOOKS {
+            if gone == limit {
+                return (gone, Some(next));
+            }
+            let Some(number) = self.state.queue(side).next_ending(next, second) else { return (gone, None) };
+            next = number + 1;
+            let Some(held) = self.state.queue(side).get(number) else { continue };
+            if held.stale_until() <= now {
+                let hash = self.common.hash(held);
+                if let Some(dead) = self.take_at(side, number, hash) {
+                    self.state.released.push(dead);
+                    gone += 1;
+                }
+            }
+        }
+        (gone, Some(next))
+    }
+
+    /// Up to [`LOOKS`] entries of one queue from a place on, and where to go on.
+    pub(super) fn look<'p>(&mut self, side: Side, from: u64, pin: &'p Pin, seen: &mut Vec<Seen<'p>>) -> Option<u64> {
+        let queue = self.state.queue(side);
+        let range = queue.range();
+        let start = from.max(range.start);
+        let end = range.end.min(start + 2 * LOOKS as u64);
+        seen.extend((start..end).filter_map(|number| queue.get(number)).map(|held| held.seen(pin)));
+        (end < range.end).then_some(end)
+    }
+
+    /// Gives everything back, when nobody can read any more.
+    pub(super) fn dismantle(&mut self) {
+        while let Some(item) = self.state.small.pop().or_else(|| self.state.main.pop()) {
+            let hash = self.common.hash(&item.held);
+            drop(self.edit.remove(hash, item.held, self.pin));
+        }
+    }
+
+    /// Panics if an invariant is broken.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn validate(&mut self) {
+        for queue in [&self.state.small, &self.state.main] {
+            queue.validate();
+            let mut bytes = 0;
+            for held in queue.range().filter_map(|number| queue.get(number)) {
+                bytes += cost(held);
+                let key = Key { id: held.namespace_id(), text: held.key(), hash: self.common.hash(held) };
+                let found = self.edit.find(&key, self.pin).expect("every queued entry is in the table");
+                assert!(held.is(&found), "the table has the queued entry of a key");
+                assert!(held.hits().load(Ordering::Relaxed) <= super::policy::TOP);
+            }
+            assert_eq!(queue.bytes, bytes);
+        }
+        assert_eq!(self.edit.len(), self.state.len(), "the table has no entry that is not queued");
+        assert_eq!(self.state.lingering_bytes, self.state.lingering.iter().map(cost).sum::<u64>());
+        assert!(self.state.bytes() <= self.cap() || self.state.len() <= 1, "the budget is kept");
+    }
+}

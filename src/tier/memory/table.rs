@@ -1,0 +1,389 @@
+//! The table of one shard: found without a lock, edited under one. All `unsafe` of the tier is in this file.
+//!
+//! Open addressing with linear probing over words of eight bytes. A word is null, or an entry's address with sixteen bits
+//! that an address does not use:
+//!
+//! ```text
+//! | distance from home + 1 (8) | bits of the hash (8) | address of the entry (48) |
+//! ```
+//!
+//! A reader pins the epoch, walks the words from the home of the key on and compares the sixteen bits with what they would have
+//! to be *at this very place*, so that a wrong entry is looked at about once in three hundred finds; then it compares the whole key.
+//!
+//! **Removal leaves no tombstone.** The words behind the gap that may move closer to their home do; the word says how far from home it
+//! is, so no entry is touched for it. (Tombstones were rejected: under steady eviction they force a rebuild
+//! of the whole table, one cache miss an entry, every few thousand inserts.) A reader may walk past the new place of a
+//! word before it is written and reach the old place after it was cleared. Such a false miss is found out by `moves`: it is raised after the
+//! new place is written and before the old one is cleared, so a walk without a hit between two equal readings of it has missed nothing.
+//! A hit never reads it.
+//!
+//! **Growth** publishes a new array; readers of the old one finish there. The old one is not changed any more, and is freed by the epoch.
+//!
+//! **Who owns what.** [`Held`] is the table's reference to an entry; a word is a copy of its address. A `Held` can be given back only
+//! through [`Edit::remove`] and [`Edit::replace`], which first take the word out and then leave the reference to the epoch, so whoever found the word
+//! while pinned may go on reading. A `Held` that is dropped otherwise leaks its entry, on purpose.
+
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_epoch::{Atomic, Guard, Owned};
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::entry::Entry;
+use crate::key::Key;
+
+const _: () = assert!(usize::BITS == 64, "a word has room for an address and sixteen bits more only on 64-bit machines");
+
+const ADDRESS_BITS: u32 = 48;
+const ADDRESS: usize = (1 << ADDRESS_BITS) - 1;
+/// One step further from home, in the upper sixteen bits of a word.
+const STEP: usize = 1 << 8;
+/// The farthest a word may be from its home. A table in which one would have to be farther grows.
+const FARTHEST: usize = 254;
+/// Homes of the smallest table.
+const FEWEST: usize = 32;
+
+/// A pinned epoch: what a reader has seen is not freed while it lives. The only collector is the global one.
+pub(super) struct Pin(Guard);
+
+/// Pins the epoch.
+#[inline]
+pub(super) fn pin() -> Pin {
+    Pin(crossbeam_epoch::pin())
+}
+
+impl Pin {
+    /// Hands over what this thread has retired, and frees some of what nobody can see any more. Not to be called under a lock: values drop in it.
+    pub(super) fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+/// An entry as a pinned reader sees it: no reference is counted.
+pub(super) struct Seen<'p> {
+    entry: ManuallyDrop<Entry>,
+    pinned: PhantomData<&'p Pin>,
+}
+
+impl Deref for Seen<'_> {
+    type Target = Entry;
+
+    #[inline]
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+/// The table's own reference to an entry; see the head of this file.
+pub(super) struct Held(ManuallyDrop<Entry>);
+
+impl Deref for Held {
+    type Target = Entry;
+
+    #[inline]
+    fn deref(&self) -> &Entry {
+        &self.0
+    }
+}
+
+impl Held {
+    /// The same entry for somebody who is pinned, and may look at it after the lock is released.
+    pub(super) fn seen<'p>(&self, _pinned: &'p Pin) -> Seen<'p> {
+        // SAFETY: this `Held` is alive now, and its reference is given up only through the epoch, which `_pinned` holds back from now on.
+        let entry = unsafe { Entry::from_raw(self.raw()) };
+        Seen { entry: ManuallyDrop::new(entry), pinned: PhantomData }
+    }
+
+    /// Are these the same bytes, not only equal ones?
+    pub(super) fn is(&self, other: &Entry) -> bool {
+        std::ptr::eq(self.hits(), other.hits())
+    }
+
+    fn raw(&self) -> NonNull<u8> {
+        // SAFETY: the bits are copied, and the copy is turned back into the bare address at once; no reference is dropped.
+        unsafe { std::ptr::read(&*self.0) }.into_raw()
+    }
+}
+
+/// Table and writer's state of one shard. Readers touch only the first field.
+pub(super) struct Table<S> {
+    words: Atomic<Words>,
+    side: CachePadded<Side<S>>,
+}
+
+struct Side<S> {
+    /// How often a word was moved. Written by the writer only.
+    moves: AtomicU64,
+    /// Words in use. Written by the writer only.
+    len: AtomicUsize,
+    state: Mutex<S>,
+}
+
+struct Words {
+    /// `homes + farthest` words, so that no walk wraps around.
+    slots: Box<[AtomicPtr<u8>]>,
+    homes: usize,
+    /// At most [`FARTHEST`].
+    farthest: usize,
+}
+
+impl Words {
+    fn with_homes(homes: usize) -> Self {
+        let farthest = FARTHEST.min(homes);
+        let slots = (0..homes + farthest + 1).map(|_| AtomicPtr::new(null_mut())).collect();
+        Self { slots, homes, farthest }
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (((hash & 0xFFFF_FFFF) * self.homes as u64) >> 32) as usize
+    }
+
+    /// The words at which an entry of this hash may be, and the sixteen bits it has at the first of them.
+    #[inline]
+    fn walk(&self, hash: u64) -> (usize, &[AtomicPtr<u8>], usize) {
+        let home = self.home(hash);
+        (home, &self.slots[home..=home + self.farthest], (hash >> 32) as usize & 0xFF | STEP)
+    }
+
+    #[inline]
+    fn find<'p>(&self, key: &Key<'_>, _pinned: &'p Pin) -> Option<Seen<'p>> {
+        let (_, slots, mut bits) = self.walk(key.hash);
+        for slot in slots {
+            let word = slot.load(Ordering::Acquire);
+            if word.addr() >> ADDRESS_BITS == bits {
+                // SAFETY: the upper bits are never zero here, so this is a word of a `Held`. Whoever takes it out leaves the reference
+                // to the epoch, and `_pinned` was there before this load.
+                let entry = ManuallyDrop::new(unsafe { entry_of(word) });
+                if entry.is_of(key) {
+                    return Some(Seen { entry, pinned: PhantomData });
+                }
+            } else if word.is_null() {
+                return None;
+            }
+            bits += STEP;
+        }
+        None
+    }
+
+    /// Where the word of this very entry is.
+    fn position(&self, hash: u64, entry: NonNull<u8>) -> Option<usize> {
+        let (home, slots, _) = self.walk(hash);
+        slots.iter().position(|slot| slot.load(Ordering::Relaxed).addr() & ADDRESS == entry.addr().get()).map(|at| home + at)
+    }
+
+    /// Puts a word into the first free place; false if there is none near enough.
+    fn place(&self, hash: u64, entry: NonNull<u8>) -> bool {
+        let (_, slots, mut bits) = self.walk(hash);
+        for slot in slots {
+            if slot.load(Ordering::Relaxed).is_null() {
+                slot.store(entry.as_ptr().map_addr(|address| address | bits << ADDRESS_BITS), Ordering::Release);
+                return true;
+            }
+            bits += STEP;
+        }
+        false
+    }
+}
+
+/// The entry of a word, without its sixteen bits.
+///
+/// # Safety
+///
+/// `word` is of a `Held` whose reference is not given up while the result lives, and the result is not dropped.
+#[inline]
+unsafe fn entry_of(word: *mut u8) -> Entry {
+    let address = word.map_addr(|address| address & ADDRESS);
+    // SAFETY: a word's address is that of an entry, which is not null; the rest is promised by the caller.
+    unsafe { Entry::from_raw(NonNull::new_unchecked(address)) }
+}
+
+impl<S> Table<S> {
+    pub(super) fn new(state: S) -> Self {
+        let side = Side { moves: AtomicU64::new(0), len: AtomicUsize::new(0), state: Mutex::new(state) };
+        Self { words: Atomic::new(Words::with_homes(FEWEST)), side: CachePadded::new(side) }
+    }
+
+    /// The entry of this key. Takes no lock and writes nothing.
+    #[inline]
+    pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
+        self.words(pinned).find(key, pinned).or_else(|| self.find_surely(key, pinned))
+    }
+
+    /// Walks until a walk has missed nothing that moved meanwhile. Repeats only if a writer got on.
+    fn find_surely<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
+        loop {
+            let moves = self.side.moves.load(Ordering::Acquire);
+            let found = self.words(pinned).find(key, pinned);
+            if found.is_some() || self.side.moves.load(Ordering::Acquire) == moves {
+                return found;
+            }
+        }
+    }
+
+    #[inline]
+    fn words<'p>(&self, pinned: &'p Pin) -> &'p Words {
+        // SAFETY: never null from `new` on; a replaced array is freed by the epoch, and `pinned` holds that back.
+        unsafe { self.words.load(Ordering::Acquire, &pinned.0).deref() }
+    }
+
+    /// Becomes the one writer.
+    pub(super) fn lock(&self) -> Locked<'_, S> {
+        Locked { state: self.side.state.lock(), table: self }
+    }
+}
+
+impl<S> Drop for Table<S> {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self`: no reader is in here, and nobody else refers to this array.
+        drop(unsafe { std::mem::replace(&mut self.words, Atomic::null()).into_owned() });
+    }
+}
+
+/// The writer's lock.
+pub(super) struct Locked<'t, S> {
+    table: &'t Table<S>,
+    state: MutexGuard<'t, S>,
+}
+
+impl<S> Locked<'_, S> {
+    /// The right to edit the words, and the state behind the lock; both end with it.
+    pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
+        let Side { moves, len, .. } = &*self.table.side;
+        (Edit { words: &self.table.words, moves, len }, &mut self.state)
+    }
+}
+
+/// The right to edit the words of one table: made only from its lock.
+pub(super) struct Edit<'e> {
+    words: &'e Atomic<Words>,
+    moves: &'e AtomicU64,
+    len: &'e AtomicUsize,
+}
+
+impl Edit<'_> {
+    fn words<'p>(&self, pinned: &'p Pin) -> &'p Words {
+        // SAFETY: never null; only this writer could replace the array, and through the epoch.
+        unsafe { self.words.load(Ordering::Relaxed, &pinned.0).deref() }
+    }
+
+    /// The entry of this key.
+    pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
+        self.words(pinned).find(key, pinned)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the array.
+    pub(super) fn bytes(&self, pinned: &Pin) -> u64 {
+        (self.words(pinned).slots.len() * size_of::<AtomicPtr<u8>>()) as u64
+    }
+
+    /// Takes in an entry whose key is not here. `hash_of` is asked for the hashes of all entries when the array grows.
+    pub(super) fn insert(&mut self, hash: u64, entry: Entry, pinned: &Pin, hash_of: impl Fn(&Entry) -> u64) -> Held {
+        let held = Held(ManuallyDrop::new(entry));
+        // An address beyond 48 bits would be cut; no supported system hands one out unasked.
+        assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
+        let (len, homes) = (self.len() + 1, self.words(pinned).homes);
+        self.len.store(len, Ordering::Relaxed);
+        if len * 4 > homes * 3 {
+            self.rebuild(homes + homes / 2, pinned, &hash_of);
+        }
+        while !self.words(pinned).place(hash, held.raw()) {
+            let homes = self.words(pinned).homes;
+            self.rebuild(homes + homes / 2, pinned, &hash_of);
+        }
+        held
+    }
+
+    /// Makes the array smaller when it is mostly empty.
+    pub(super) fn shrink(&mut self, pinned: &Pin, hash_of: impl Fn(&Entry) -> u64) {
+        let (len, homes) = (self.len(), self.words(pinned).homes);
+        if homes > FEWEST && len * 8 < homes {
+            self.rebuild((len * 2).max(FEWEST), pinned, &hash_of);
+        }
+    }
+
+    /// Puts `new` into the place of `old`, which has the same key. Returns the new holder and the old entry.
+    pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry, pinned: &Pin) -> (Held, Entry) {
+        let held = Held(ManuallyDrop::new(new));
+        assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
+        let words = self.words(pinned);
+        let entry = Entry::clone(&old);
+        if let Some(at) = words.position(hash, old.raw()) {
+            let bits = words.slots[at].load(Ordering::Relaxed).addr() & !ADDRESS;
+            words.slots[at].store(held.raw().as_ptr().map_addr(|address| address | bits), Ordering::Release);
+            retire(old, pinned);
+        }
+        (held, entry)
+    }
+
+    /// Takes an entry out. Its bytes stay readable for whoever is pinned now.
+    pub(super) fn remove(&mut self, hash: u64, held: Held, pinned: &Pin) -> Entry {
+        let entry = Entry::clone(&held);
+        let words = self.words(pinned);
+        // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
+        if let Some(at) = words.position(hash, held.raw()) {
+            self.close_gap(words, at);
+            self.len.store(self.len() - 1, Ordering::Relaxed);
+            retire(held, pinned);
+        }
+        entry
+    }
+
+    /// Clears a word, and moves closer to their homes those behind it that would not be found any more.
+    fn close_gap(&self, words: &Words, mut gap: usize) {
+        for at in gap + 1..words.slots.len() {
+            let word = words.slots[at].load(Ordering::Relaxed);
+            if word.is_null() {
+                break;
+            }
+            let from_home = (word.addr() >> (ADDRESS_BITS + 8)) - 1;
+            let by = at - gap;
+            if from_home >= by {
+                let moved = word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS));
+                words.slots[gap].store(moved, Ordering::Release);
+                self.moves.store(self.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
+                gap = at;
+            }
+        }
+        words.slots[gap].store(null_mut(), Ordering::Release);
+    }
+
+    /// Publishes an array of at least so many homes with the same words.
+    fn rebuild(&mut self, mut homes: usize, pinned: &Pin, hash_of: &impl Fn(&Entry) -> u64) {
+        let old = self.words(pinned);
+        let new = 'larger: loop {
+            let new = Words::with_homes(homes);
+            for slot in &old.slots {
+                let word = slot.load(Ordering::Relaxed);
+                if word.is_null() {
+                    continue;
+                }
+                // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
+                let entry = ManuallyDrop::new(unsafe { entry_of(word) });
+                let held = Held(entry);
+                if !new.place(hash_of(&held), held.raw()) {
+                    homes += homes / 2;
+                    continue 'larger;
+                }
+            }
+            break new;
+        };
+        let before = self.words.swap(Owned::new(new), Ordering::AcqRel, &pinned.0);
+        // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
+        unsafe { pinned.0.defer_destroy(before) };
+    }
+}
+
+/// Leaves the table's reference to the epoch.
+fn retire(held: Held, pinned: &Pin) {
+    let entry = ManuallyDrop::into_inner(held.0);
+    pinned.0.defer(move || drop(entry));
+}

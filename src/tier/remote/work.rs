@@ -1,0 +1,141 @@
+//! What can be asked of the server, and the commands it comes down to.
+
+use crate::entry::{Entry, Header};
+use crate::error::Error;
+use crate::namespace::Namespace;
+use crate::tier::remote::keys::Layout;
+use crate::tier::remote::lease::Lease;
+use crate::tier::remote::link::{Answer, Batch, Script};
+use crate::tier::remote::message::{Message, Origin};
+use crate::tier::remote::shared::Core;
+
+/// How long a slot's mark lives without a write; far longer than any fetch.
+const SLOT_LIFE_MS: &str = "3600000";
+
+/// Where a key is in Redis.
+pub(super) struct Place {
+    pub(super) entry: String,
+    pub(super) slot: String,
+    /// Of the epoch hash.
+    pub(super) field: String,
+}
+
+/// What is to be done. The comment says what is answered.
+pub(super) enum Work {
+    /// Three answers a key: slot mark, wide marks, the entry's bytes.
+    Read(Vec<Place>),
+    /// Makes the marks of a key if there are none. Four answers; the last two are slot mark and wide marks.
+    Lease(Place),
+    /// Nothing of interest.
+    Set(Entry),
+    /// 1 if stored.
+    Fill(Entry, Lease),
+    /// 1 if there was one. The message is of one key.
+    Remove(Message),
+    /// Nothing of interest. The message is of many keys.
+    Mark(Message),
+    /// Nothing of interest: deletes the entry of this name if it still begins with these bytes (is still no string, if empty).
+    Scrub(String, Vec<u8>),
+    Ping,
+    /// The text of `INFO memory`.
+    Memory,
+}
+
+impl Work {
+    /// Is it pointless when nobody waits for the answer?
+    pub(super) fn is_question(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Lease(_) | Self::Ping | Self::Memory)
+    }
+
+    /// Bytes it keeps in memory and sends.
+    pub(super) fn weight(&self) -> usize {
+        256 + match self {
+            Self::Read(places) => places.iter().map(|place| place.entry.len() * 3).sum(),
+            Self::Set(entry) | Self::Fill(entry, _) => entry.footprint(),
+            _ => 0,
+        }
+    }
+}
+
+pub(super) type Reply = Result<Vec<Answer>, Error>;
+
+impl Core {
+    pub(super) fn place(&self, namespace: Namespace, text: &str) -> Place {
+        let namespace = namespace.name();
+        Place {
+            entry: self.layout.entry(namespace, text),
+            slot: self.layout.slot(namespace, text),
+            field: Layout::field(Some(namespace)),
+        }
+    }
+
+    pub(super) fn set_message(&self, entry: &Entry) -> Message {
+        let origin = Origin { node: self.node.clone(), reason: None, actor: None, at_ms: self.clock.wall_ms() };
+        Message::Set { namespace: entry.namespace(), key: entry.key().to_owned(), origin }
+    }
+
+    /// The commands of one job.
+    pub(super) fn encode(&self, work: &Work, batch: &mut Batch) {
+        let layout = &self.layout;
+        match work {
+            Work::Read(places) => {
+                // One byte more than is allowed tells what is too large.
+                let last = (self.max_value + Header::LEN as u64).to_string();
+                for place in places {
+                    // The marks first: whatever changes between them and the value makes the lease void, not the value old.
+                    batch.add("GET", &[place.slot.as_bytes()]);
+                    batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
+                    batch.add("GETRANGE", &[place.entry.as_bytes(), b"0", last.as_bytes()]);
+                }
+            }
+            Work::Lease(place) => {
+                let fresh = format!("{}{:016x}", self.instance, fastrand::u64(..));
+                batch.call(Script::Birth, &[layout.log(), layout.epoch()], &[fresh.as_bytes()]);
+                batch.add("SET", &[place.slot.as_bytes(), fresh.as_bytes(), b"PX", SLOT_LIFE_MS.as_bytes(), b"NX"]);
+                batch.add("GET", &[place.slot.as_bytes()]);
+                batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
+            }
+            Work::Set(entry) => {
+                let message = self.set_message(entry);
+                let left = entry.stale_until().saturating_sub(self.clock.steady());
+                if left == 0 || entry.payload().len() as u64 > self.max_value {
+                    return self.encode(&Work::Remove(message), batch);
+                }
+                let place = self.place(entry.namespace(), entry.key());
+                let keys = [place.entry.as_str(), &place.slot, layout.log()];
+                let (value, left, message) = (self.value_of(entry), left.to_string(), message.encode());
+                let args = [&value, left.as_bytes(), SLOT_LIFE_MS.as_bytes(), self.instance.as_bytes(), &message];
+                batch.call(Script::Set, &keys, &args);
+            }
+            Work::Fill(entry, lease) => {
+                let place = self.place(entry.namespace(), entry.key());
+                let left = entry.stale_until().saturating_sub(self.clock.steady()).max(1).to_string();
+                let keys = [place.entry.as_str(), &place.slot, layout.epoch()];
+                let args = [&self.value_of(entry), left.as_bytes(), &lease.slot, place.field.as_bytes(), &lease.wide];
+                batch.call(Script::Fill, &keys, &args);
+            }
+            Work::Remove(message) => {
+                let Some((namespace, key)) = message.key() else { return };
+                let place = self.place(namespace, key);
+                let keys = [place.entry.as_str(), &place.slot, layout.log()];
+                batch.call(Script::Remove, &keys, &[SLOT_LIFE_MS.as_bytes(), self.instance.as_bytes(), &message.encode()]);
+            }
+            Work::Mark(message) => {
+                let field = Layout::field(message.namespace().map(Namespace::name));
+                let args = [field.as_bytes(), self.instance.as_bytes(), &message.encode()];
+                batch.call(Script::Mark, &[layout.log(), layout.epoch()], &args);
+            }
+            Work::Scrub(entry, head) => batch.call(Script::Scrub, &[entry], &[head]),
+            Work::Ping => batch.add("PING", &[]),
+            Work::Memory => batch.add("INFO", &[b"memory"]),
+        }
+    }
+
+    fn value_of(&self, entry: &Entry) -> Vec<u8> {
+        let header = entry.header(&self.clock);
+        let mut value = Vec::with_capacity(header.len() + entry.payload().len());
+        value.extend_from_slice(&header);
+        value.extend_from_slice(entry.payload());
+        value
+    }
+}

@@ -1,0 +1,6 @@
+use aurum_cache::cacheable;
+
+#[cacheable]
+enum Never {}
+
+fn main() {}

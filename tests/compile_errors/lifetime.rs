@@ -1,0 +1,9 @@
+use aurum_cache::cacheable;
+
+#[cacheable]
+#[rkyv(compare(PartialEq))]
+struct Curve<'a> {
+    market: &'a str,
+}
+
+fn main() {}

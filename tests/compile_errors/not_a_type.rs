@@ -1,0 +1,10 @@
+use aurum_cache::cacheable;
+
+#[cacheable]
+fn price() -> i64 {
+    42
+}
+
+fn main() {
+    price();
+}
