@@ -390,6 +390,8 @@ impl Core {
     pub(super) fn answer(&self, jobs: Vec<Job>, answers: Vec<Answer>, ends: &[usize]) {
         let mut answers = answers.into_iter();
         let mut start = 0;
+        // Entries are dropped outside of the lock.
+        let mut spent = Vec::with_capacity(jobs.len());
         let mut state = self.state.lock();
         for (job, end) in jobs.into_iter().zip(ends) {
             let mine: Vec<Answer> = answers.by_ref().take(end - start).collect();
@@ -422,6 +424,7 @@ impl Core {
                 state.repairs.superseded(namespace, key, job.seq);
             }
             let _ = job.reply.send(Ok(mine));
+            spent.push(job.work);
         }
         self.repairs.store(state.repairs.len(), Ordering::Release);
     }
