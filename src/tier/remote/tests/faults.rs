@@ -148,11 +148,16 @@ async fn what_was_held_back_on_a_dropped_connection_never_arrives() {
     is_held.store(true, std::sync::atomic::Ordering::SeqCst);
     assert!(node.remote.set(&node.entry("k", "late")).await.is_err());
     // Three timeouts in a row and there is a new connection, which is not held.
-    until("written anew", async || node.remote.set(&node.entry("k", "new")).await.is_ok()).await;
+    let mut attempt = 0;
+    until("written anew", async || {
+        attempt += 1;
+        node.remote.set(&node.entry("k", &attempt.to_string())).await.is_ok()
+    })
+    .await;
     is_held.store(false, std::sync::atomic::Ordering::SeqCst);
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(node.value("k").await.as_deref(), Some("new"));
+        assert_eq!(node.value("k").await, Some(attempt.to_string()));
     }
 }
 
