@@ -120,7 +120,8 @@ impl Core {
     }
 
     pub(super) fn down_error(&self) -> Error {
-        self.error(&self.state.lock().reason)
+        let state = self.state.lock();
+        if state.is_closed { Error::closed() } else { self.error(&state.reason) }
     }
 
     pub(super) fn error(&self, reason: &str) -> Error {
