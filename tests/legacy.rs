@@ -6,6 +6,7 @@ mod support;
 use aurum_cache::legacy::{AsyncCache, CacheBackend};
 use aurum_cache::{Cache, Namespace, TtlPolicy, cacheable};
 use support::read;
+use support::redis::RedisServer;
 
 #[cacheable]
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +18,8 @@ struct Quote {
 /// One test, because there is one global cache in a process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_old_interface_forwards_to_the_global_cache() {
-    let cache = Cache::builder().memory(8 << 20).open().await.unwrap();
+    let server = RedisServer::start();
+    let cache = Cache::builder().memory(8 << 20).redis(server.url()).open().await.unwrap();
     Cache::install_global(cache.clone()).unwrap();
     let memory = AsyncCache::new(CacheBackend::Memory).await.unwrap();
     let redis = AsyncCache::new(CacheBackend::Redis).await.unwrap();

@@ -266,7 +266,7 @@ async fn storm(cache: Cache) {
                     let (key, version) = (format!("{writer}/{}", step % KEYS as u64), first + step);
                     put(&cache, NS, &key, &value(&key, version), TtlPolicy::Persistent).await;
                     written.insert(key.clone(), version);
-                    match step % 50 {
+                    match step % 53 {
                         13 | 27 => {
                             say(&format!("begin {key} {version}"));
                             cache.invalidate(NS, &key).await.unwrap();

@@ -117,7 +117,7 @@ async fn configuration_changes_the_place_of_a_policy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_too_big_for_memory_goes_to_the_lower_tiers_only() {
     let folder = tempfile::tempdir().unwrap();
-    let cache = Cache::builder().memory(4 << 20).disk(folder.path(), 128 << 20).open().await.unwrap();
+    let cache = Cache::builder().memory(4 << 20).disk(folder.path(), 512 << 20).open().await.unwrap();
     let big = text("big", 6 << 20);
     put(&cache, NS, "small", "v", TtlPolicy::Extended).await;
     put(&cache, NS, "big", &big, TtlPolicy::Extended).await;
