@@ -6,7 +6,7 @@
 #![allow(deprecated)] // the old interface talks about itself
 
 use crate::cache::Cache;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::payload::Payload;
 use crate::policy::TtlPolicy;
@@ -19,7 +19,7 @@ use crate::view::Cached;
 pub enum CacheBackend {
     /// This process's memory.
     Memory,
-    /// Redis: the process-wide cache must have it configured.
+    /// Redis, where the process-wide cache has it configured.
     Redis,
 }
 
@@ -35,15 +35,14 @@ impl AsyncCache {
     ///
     /// # Errors
     ///
-    /// As [`Cache::global`]; [`ErrorKind::Config`] for [`CacheBackend::Redis`] where no Redis is configured. A configured Redis
-    /// that is away is no error.
+    /// As [`Cache::global`]. Which tiers there are follows from its settings: [`CacheBackend::Redis`] where none is configured is
+    /// a warning in the log, and a Redis that is away is no error.
     pub async fn new(backend: CacheBackend) -> Result<Self, Error> {
         let cache = Cache::global().await?.clone();
         if backend == CacheBackend::Redis {
             let health = cache.health().await;
             if health.tiers.iter().any(|tier| tier.tier == Tier::Redis && tier.state == TierState::Off) {
-                let advice = "is not set, but CacheBackend::Redis was asked for; set it, or use CacheBackend::Memory";
-                return Err(Error::new(ErrorKind::Config, "redis.url", advice));
+                tracing::warn!("CacheBackend::Redis was asked for, but redis.url is not set; the values stay in this process");
             }
         }
         Ok(Self { cache })

@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 6] = [
     &["tier::memory", "tier::disk", "tier::remote"],
     &["config", "flight", "coherence", "health"],
     &["engine"],
-    &["cache", "builder", "payload", "view", "legacy", "invalidate", "warming", "fetch_error", "fuzz_bridge"],
+    &["cache", "builder", "payload", "view", "legacy", "invalidate", "inspect", "warming", "fetch_error", "fuzz_bridge"],
 ];
 
 /// From this floor on rooms may know each other both ways (`Cache::builder()` and `Builder::open()`).

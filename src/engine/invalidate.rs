@@ -8,7 +8,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
+use crate::clock::Clock;
 use crate::coherence::{Message, Origin};
 use crate::engine::state::Engine;
 use crate::error::Error;
@@ -47,7 +49,7 @@ impl Engine {
     /// Invalidates one key in every tier.
     pub(crate) async fn invalidate_key(&self, key: &Key<'_>, because: Because) -> Result<InvalidationEvent, Error> {
         self.check_open()?;
-        let took = crate::clock::Clock::stopwatch();
+        let took = Clock::stopwatch();
         let (memory, removal, redis) = {
             let _gate = self.gates.write(key.hash);
             let memory = self.memory.remove(key).is_some();
@@ -80,7 +82,7 @@ impl Engine {
         because: Because,
     ) -> Result<InvalidationEvent, Error> {
         self.check_open()?;
-        let took = crate::clock::Clock::stopwatch();
+        let took = Clock::stopwatch();
         let id = namespace.map(Namespace::id).transpose()?;
         let rule = self.rules.declare(id, pattern.clone(), self.remote.is_some());
         let mut dead = HashSet::new();
@@ -141,45 +143,72 @@ impl Engine {
 
     /// Applies what another node declared: its data in Redis is changed already, only our own copies must go.
     pub(crate) async fn apply(&self, message: &Message) {
-        match message {
-            Message::Set { namespace, key, .. } | Message::Key { namespace, key, .. } => {
+        let took = Clock::stopwatch();
+        let (scope, namespace, tally) = match message {
+            Message::Set { namespace, key, .. } => {
+                if let Ok(key) = self.hasher.key(*namespace, key) {
+                    self.forget(&key).await;
+                }
+                return; // an overwrite is no invalidation
+            }
+            Message::Key { namespace, key, .. } => {
                 let Ok(key) = self.hasher.key(*namespace, key) else { return };
-                self.forget(&key).await;
+                (Scope::Key(key.text.to_owned()), Some(*namespace), self.forget(&key).await)
             }
-            Message::Pattern { namespace, pattern, .. } => {
-                let Ok(pattern) = Pattern::parse(pattern) else { return };
-                self.forget_many(Some(*namespace), Some(pattern)).await;
+            Message::Pattern { namespace, pattern, .. } => match Pattern::parse(pattern) {
+                Ok(parsed) => {
+                    (Scope::Pattern(pattern.clone()), Some(*namespace), self.forget_many(Some(*namespace), Some(parsed)).await)
+                }
+                // Another version's idea of a pattern: what it meant is not known, so the whole namespace goes.
+                Err(_) => (Scope::Namespace, Some(*namespace), self.forget_many(Some(*namespace), None).await),
+            },
+            Message::Namespace { namespace, .. } => {
+                (Scope::Namespace, Some(*namespace), self.forget_many(Some(*namespace), None).await)
             }
-            Message::Namespace { namespace, .. } => self.forget_many(Some(*namespace), None).await,
-            Message::All { .. } => self.forget_many(None, None).await,
-        }
+            Message::All { .. } => (Scope::All, None, self.forget_many(None, None).await),
+        };
+        let origin = message.origin();
+        let because = Because { reason: origin.reason.clone(), triggered_by: origin.actor.clone() };
+        let event = Self::event(self.clock.now(), origin.node.clone(), scope, namespace, because, &tally, took.elapsed());
+        self.keep(event).await;
     }
 
     /// Drops the local copies of a key.
-    async fn forget(&self, key: &Key<'_>) {
-        let removal = {
+    async fn forget(&self, key: &Key<'_>) -> Tally {
+        let (memory, removal) = {
             let _gate = self.gates.write(key.hash);
-            if self.memory.remove(key).is_some() {
-                self.departed.note(key.hash, MissCause::Invalidated);
-            }
-            self.disk.as_ref().map(|disk| disk.remove(key))
+            (self.memory.remove(key).is_some(), self.disk.as_ref().map(|disk| disk.remove(key)))
         };
+        let mut tally = Tally { memory: memory.into(), ..Tally::default() };
         self.flights.detach_key(key.id, key.text);
         if let (Some(disk), Some(removal)) = (&self.disk, removal) {
+            tally.disk = removal.existed.into();
             self.noted(Tier::Disk, disk.settled(removal.ticket).await);
         }
+        tally.count = (tally.memory + tally.disk).min(1);
+        if tally.count != 0 {
+            self.departed.note(key.hash, MissCause::Invalidated);
+        }
+        tally
     }
 
     /// Drops the local copies of many keys.
-    pub(crate) async fn forget_many(&self, namespace: Option<Namespace>, pattern: Option<Pattern>) {
-        let Ok(id) = namespace.map(Namespace::id).transpose() else { return };
+    async fn forget_many(&self, namespace: Option<Namespace>, pattern: Option<Pattern>) -> Tally {
+        let Ok(id) = namespace.map(Namespace::id).transpose() else { return Tally::default() };
         let rule = self.rules.declare(id, pattern.clone(), false);
         let mut dead = HashSet::new();
-        self.sweep_local(&rule, namespace, pattern.as_ref(), &mut dead).await;
+        let mut tally = self.sweep_local(&rule, namespace, pattern.as_ref(), &mut dead).await;
         self.rules.swept(&rule);
+        tally.count = dead.len() as u64;
         for hash in dead {
             self.departed.note(hash, MissCause::Invalidated);
         }
+        tally
+    }
+
+    /// Drops all local copies: what was invalidated elsewhere is not known.
+    pub(crate) async fn forget_all(&self) {
+        self.forget_many(None, None).await;
     }
 
     /// Writes the event into the ledger, in memory and on disk.
@@ -189,28 +218,36 @@ impl Engine {
         namespace: Option<Namespace>,
         because: Because,
         tally: Tally,
-        took: std::time::Duration,
+        took: Duration,
     ) -> InvalidationEvent {
-        let event = InvalidationEvent {
-            at: self.clock.now(),
-            scope,
-            namespace: namespace.map(|namespace| namespace.name().to_owned()),
-            reason: because.reason,
-            triggered_by: because.triggered_by,
-            node: self.node.clone(),
-            count: tally.count,
-            memory: tally.memory,
-            disk: tally.disk,
-            redis: tally.redis,
-            took,
-        };
+        let event = Self::event(self.clock.now(), self.node.clone(), scope, namespace, because, &tally, took);
+        self.recorder.invalidated(event.count);
+        self.keep(event.clone()).await;
+        self.keep_repairs().await;
+        event
+    }
+
+    fn event(
+        at: SystemTime,
+        node: String,
+        scope: Scope,
+        namespace: Option<Namespace>,
+        because: Because,
+        tally: &Tally,
+        took: Duration,
+    ) -> InvalidationEvent {
+        let Because { reason, triggered_by } = because;
+        let namespace = namespace.map(|namespace| namespace.name().to_owned());
+        let Tally { memory, disk, redis, count } = *tally;
+        InvalidationEvent { at, scope, namespace, reason, triggered_by, node, count, memory, disk, redis, took }
+    }
+
+    /// Keeps an event in memory and on disk.
+    async fn keep(&self, event: InvalidationEvent) {
         if let Some(disk) = &self.disk {
             self.noted(Tier::Disk, disk.append_event(self.clock.wall_ms(), event.to_bytes()).await);
         }
-        self.recorder.invalidated(event.count);
-        self.ledger.append(event.clone());
-        self.keep_repairs().await;
-        event
+        self.ledger.append(event);
     }
 
     /// Writes down what Redis has not been told of, so that a restart does not forget it.

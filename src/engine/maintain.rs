@@ -22,6 +22,7 @@ const HOT_LIST_EVERY: u64 = 30;
 impl Engine {
     /// One round of maintenance.
     pub(crate) async fn maintain(&self) {
+        self.recorder.tick();
         loop {
             let expired = self.memory.expire(self.clock.steady(), EXPIRE_STEP);
             if expired == 0 {
@@ -35,6 +36,11 @@ impl Engine {
         }
         if let Some(remote) = &self.remote {
             remote.probe().await;
+            if remote.is_up() {
+                remote.memory().await;
+            } else {
+                self.recorder.error(Tier::Redis);
+            }
             self.keep_repairs().await;
         }
     }
@@ -74,7 +80,7 @@ impl Engine {
             Event::Gap(cursor) => {
                 // What was invalidated meanwhile is not known: no local copy can be trusted.
                 tracing::warn!("the log between nodes has a gap; local copies are dropped");
-                self.forget_many(None, None).await;
+                self.forget_all().await;
                 cursor
             }
             Event::CaughtUp(cursor) => {

@@ -95,7 +95,11 @@ impl Engine {
         let put = self.memory.put(key, entry.clone());
         if let Some(disk) = &self.disk {
             match placement.disk {
-                DiskPlacement::OnSet => disk.put(entry),
+                DiskPlacement::OnSet => {
+                    let took = Clock::stopwatch();
+                    disk.put(entry);
+                    self.recorder.timed(Tier::Disk, Verb::Set, took.elapsed());
+                }
                 // Memory has no place for so large a value: the disk keeps it, if it may.
                 DiskPlacement::OnEviction if !put.admitted => disk.put(entry),
                 // An older value of the key must not outlive this one.

@@ -53,7 +53,7 @@ pub(crate) struct Demo {
 #[command(
     after_long_help = format!("{TRACES}\n\nEvery value is derived from its key and checked on every hit.\n\nJSON: {{trace, requests, unique_keys, memory_bytes, \
 disk_bytes, value_bytes, phases: [{{name, requests, hits, misses, hit_ratio, tiers: [{{tier, hits, share, latency}}], miss_latency, set_latency, \
-refused, wrong_values, seconds}}], restart: {{at, close_ms, open_ms, wiped_disk, window, before, after, difference, recovered_share}} or null, \
+refused, wrong_values, seconds}}], restart: {{at, close_ms, open_ms, wiped_disk, window, before, after, difference, first_requests_before, first_requests_after, recovered_share}} or null, \
 tiers: [{{tier, entries, bytes, capacity, evictions, demotions, promotions, errors}}]}}; latency is {{count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns}}")
 )]
 pub(crate) struct Replay {
@@ -118,7 +118,7 @@ pub(crate) struct Tune {
 #[command(
     after_help = "JSON: {dir, file_bytes, live_bytes, live_share, segments, all, namespaces: [{namespace, entries, bytes, expired, youngest_ms, \
 oldest_ms, shortest_life_ms, longest_life_ms}], keys: [{key, namespace, bytes, created_ms, expires_ms}] or null, events: [invalidation event], \
-damage: [text]}"
+damaged}"
 )]
 pub(crate) struct Inspect {
     /// The folder of a closed disk tier; it is only read

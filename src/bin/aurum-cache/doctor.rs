@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use aurum_cache::{Cache, CacheConfig, Clock, Namespace, Tier, TierState, TtlPolicy};
@@ -21,11 +20,12 @@ const SETTINGS: (&str, &str) = ("AURUM_CACHE_CONFIG", "aurum-cache.toml");
 const EARLIEST: Duration = Duration::from_secs(1_735_689_600);
 
 pub(crate) async fn run(ask: &Doctor, out: &Output) -> Outcome {
-    if let Some(path) = &ask.config {
-        return with_settings_of(path, out);
-    }
     let mut checks = vec![];
-    if let Some(config) = settings(&mut checks) {
+    let config = match &ask.config {
+        Some(path) => named_settings(path, &mut checks)?,
+        None => settings(&mut checks),
+    };
+    if let Some(config) = config {
         memory(u64::from(config.memory.capacity), &mut checks);
         match &config.disk.path {
             Some(path) => folder(path, u64::from(config.disk.capacity), &mut checks),
@@ -38,20 +38,6 @@ pub(crate) async fn run(ask: &Doctor, out: &Output) -> Outcome {
     }
     show(&checks, out)?;
     if checks.iter().any(|check| check.state == State::Wrong) { Err(Failure::Found) } else { Ok(()) }
-}
-
-/// The library takes the name of the settings file from the environment, so a named file is examined by this program again,
-/// with the name there.
-fn with_settings_of(path: &Path, out: &Output) -> Outcome {
-    if !path.is_file() {
-        let what = if path.exists() { "is no file" } else { "does not exist" };
-        return Err(Failure::said(format!("settings {}: {what}; correct the path", path.display())));
-    }
-    let unable = |cause: std::io::Error| Failure::said(format!("this program cannot be started again ({cause})"));
-    let mut again = std::process::Command::new(std::env::current_exe().map_err(unable)?);
-    again.arg("doctor").args(out.is_json().then_some("--json")).env(SETTINGS.0, path).stdin(Stdio::null());
-    let status = again.status().map_err(unable)?;
-    if status.success() { Ok(()) } else { Err(Failure::Found) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,17 +70,29 @@ impl Check {
     }
 }
 
+/// The settings of one file, whatever the environment says.
+fn named_settings(path: &Path, checks: &mut Vec<Check>) -> Outcome<Option<CacheConfig>> {
+    if !path.is_file() {
+        let what = if path.exists() { "is no file" } else { "does not exist" };
+        return Err(Failure::said(format!("settings {}: {what}; correct the path", path.display())));
+    }
+    match CacheConfig::from_file(path) {
+        Ok(config) => {
+            checks.push(Check::ok("settings", path.display().to_string()));
+            Ok(Some(config))
+        }
+        Err(error) => {
+            checks.push(Check::wrong("settings", error.to_string(), "correct it there"));
+            Ok(None)
+        }
+    }
+}
+
+/// The settings that a service in this folder and this environment would have.
 fn settings(checks: &mut Vec<Check>) -> Option<CacheConfig> {
     let named = std::env::var_os(SETTINGS.0);
     let path = PathBuf::from(named.as_deref().unwrap_or(OsStr::new(SETTINGS.1)));
     let (shown, exists) = (path.display(), path.is_file());
-    if named.is_some() && !exists {
-        checks.push(Check::wrong(
-            "settings",
-            format!("{} names {shown}, which is not there", SETTINGS.0),
-            "correct the variable, or make the file",
-        ));
-    }
     match CacheConfig::from_settings() {
         Ok(config) => {
             let found =

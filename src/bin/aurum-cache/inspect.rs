@@ -8,25 +8,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use aurum_cache::{Clock, InvalidationEvent, Namespace};
+use aurum_cache::{Clock, FolderEntry, FolderReport, InvalidationEvent, Namespace};
 use serde_json::{Value, json};
 
 use crate::args::Inspect;
 use crate::report::{self, Failure, Outcome, Output};
 
-/// Keys and events shown in a table; `--json` has all of them.
+/// Keys and events shown in a table, the newest events first; `--json` has all of them.
 const SHOWN: usize = 200;
 
-pub(crate) async fn run(ask: &Inspect, out: &Output) -> Outcome {
-    if let Some(namespace) = &ask.namespace {
-        Namespace::parse(namespace)?;
-    }
+pub(crate) fn run(ask: &Inspect, out: &Output) -> Outcome {
     refuse_what_is_no_folder(&ask.dir)?;
     report::say("reading the folder");
-    let contents = look(ask)?;
-    let summary = Summary::of(&contents, Clock::system().now());
-    show(ask, &contents, &summary, out)?;
-    out.object(&object(ask, &contents, &summary))
+    let contents = Contents::look(ask)?;
+    show(ask, &contents, out)?;
+    out.object(&object(ask, &contents))
 }
 
 fn refuse_what_is_no_folder(dir: &Path) -> Outcome {
@@ -42,51 +38,39 @@ fn refuse_what_is_no_folder(dir: &Path) -> Outcome {
     Err(Failure::said(format!("disk folder {}: {told}", dir.display())))
 }
 
-/// What a folder holds, as far as it was asked for.
+/// What a folder holds, as far as it was asked for, and its sums.
 struct Contents {
-    entries: Vec<Held>,
-    segments: u64,
-    /// Of all files.
-    file_bytes: u64,
-    /// Of records that are still an entry.
-    live_bytes: u64,
-    /// Oldest first.
-    events: Vec<InvalidationEvent>,
-    /// One sentence each.
-    damage: Vec<String>,
+    now: SystemTime,
+    all: Row,
+    namespaces: BTreeMap<String, Row>,
+    folder: FolderReport,
 }
 
-/// One live entry.
-struct Held {
-    namespace: String,
-    key: String,
-    bytes: u64,
-    created: SystemTime,
-    expires: SystemTime,
-}
+impl Contents {
+    fn look(ask: &Inspect) -> Outcome<Self> {
+        let namespace = ask.namespace.as_deref().map(Namespace::parse).transpose()?;
+        let folder = aurum_cache::inspect(&ask.dir)?;
+        if folder.segments == 0 && folder.damaged == 0 && folder.events.is_empty() {
+            let told = "holds no segment of a disk tier; name the folder that was given as disk.path";
+            return Err(Failure::said(format!("disk folder {}: {told}", ask.dir.display())));
+        }
+        let folder = folder.only(namespace, ask.pattern.as_deref())?;
+        let now = Clock::system().now();
+        let (mut all, mut namespaces) = (Row::default(), BTreeMap::<String, Row>::new());
+        for entry in &folder.entries {
+            all.add(entry, now);
+            match namespaces.get_mut(&entry.namespace) {
+                Some(row) => row.add(entry, now),
+                None => namespaces.entry(entry.namespace.clone()).or_default().add(entry, now),
+            }
+        }
+        Ok(Self { now, all, namespaces, folder })
+    }
 
-fn look(ask: &Inspect) -> Outcome<Contents> {
-    let namespace = ask.namespace.as_deref().map(Namespace::parse).transpose()?;
-    let found = aurum_cache::inspect(&ask.dir)?.only(namespace, ask.pattern.as_deref())?;
-    let held = |entry: aurum_cache::FolderEntry| Held {
-        namespace: entry.namespace,
-        key: entry.key,
-        bytes: entry.bytes,
-        created: entry.created,
-        expires: entry.expires,
-    };
-    let damage = match found.damaged {
-        0 => Vec::new(),
-        places => vec![format!("{places} damaged places; what they held is lost, the rest is whole")],
-    };
-    Ok(Contents {
-        entries: found.entries.into_iter().map(held).collect(),
-        segments: found.segments,
-        file_bytes: found.file_bytes,
-        live_bytes: found.live_bytes,
-        events: found.events,
-        damage,
-    })
+    /// Which part of the files are live records.
+    fn live_share(&self) -> f64 {
+        report::ratio(self.folder.live_bytes, self.folder.file_bytes).min(1.0)
+    }
 }
 
 /// One namespace, or all.
@@ -103,7 +87,7 @@ struct Row {
 }
 
 impl Row {
-    fn add(&mut self, held: &Held, now: SystemTime) {
+    fn add(&mut self, held: &FolderEntry, now: SystemTime) {
         let age = now.duration_since(held.created).unwrap_or_default();
         self.entries += 1;
         self.bytes += held.bytes;
@@ -148,59 +132,35 @@ impl Row {
     }
 }
 
-struct Summary {
-    now: SystemTime,
-    all: Row,
-    namespaces: BTreeMap<String, Row>,
-}
-
-impl Summary {
-    fn of(contents: &Contents, now: SystemTime) -> Self {
-        let mut summary = Self { now, all: Row::default(), namespaces: BTreeMap::new() };
-        for held in &contents.entries {
-            summary.all.add(held, now);
-            summary.namespaces.entry(held.namespace.clone()).or_default().add(held, now);
-        }
-        summary
-    }
-}
-
-fn live_share(contents: &Contents) -> f64 {
-    report::ratio(contents.live_bytes, contents.file_bytes).min(1.0)
-}
-
-fn show(ask: &Inspect, contents: &Contents, summary: &Summary, out: &Output) -> Outcome {
+fn show(ask: &Inspect, contents: &Contents, out: &Output) -> Outcome {
     if out.is_json() {
         return Ok(());
     }
     let mut table = report::table(["namespace", "entries", "bytes", "expired", "ages", "lives"]);
-    for (name, row) in &summary.namespaces {
+    for (name, row) in &contents.namespaces {
         table.add_row(row.cells(name));
     }
-    table.add_row(summary.all.cells("all"));
+    table.add_row(contents.all.cells("all"));
     out.text(format_args!(
         "{}: {} in {} segments, {} of it live\n{table}",
         ask.dir.display(),
-        report::bytes(contents.file_bytes),
-        report::count(contents.segments),
-        report::percent(live_share(contents)),
+        report::bytes(contents.folder.file_bytes),
+        report::count(contents.folder.segments),
+        report::percent(contents.live_share()),
     ))?;
     if ask.pattern.is_some() {
-        show_keys(contents, summary.now, out)?;
+        show_keys(&contents.folder.entries, contents.now, out)?;
     }
-    show_events(&contents.events, out)?;
-    match contents.damage.len() {
+    show_events(&contents.folder.events, out)?;
+    match contents.folder.damaged {
         0 => out.text("no damage found"),
-        found => {
-            out.text(format_args!("{found} damaged places; what stood there is a miss, the rest is whole:"))?;
-            contents.damage.iter().take(SHOWN).try_for_each(|damage| out.text(format_args!("  {damage}")))
-        }
+        found => out.text(format_args!("{} damaged places; what stood there is a miss, the rest is whole", report::count(found))),
     }
 }
 
-fn show_keys(contents: &Contents, now: SystemTime, out: &Output) -> Outcome {
+fn show_keys(keys: &[FolderEntry], now: SystemTime, out: &Output) -> Outcome {
     let mut table = report::table(["key", "namespace", "bytes", "age", "lives for"]);
-    for held in contents.entries.iter().take(SHOWN) {
+    for held in keys.iter().take(SHOWN) {
         let life = match held.expires.duration_since(now) {
             Ok(life) => report::span(life),
             Err(_) => "expired".to_owned(),
@@ -209,7 +169,7 @@ fn show_keys(contents: &Contents, now: SystemTime, out: &Output) -> Outcome {
         table.add_row([held.key.escape_debug().to_string(), held.namespace.clone(), report::bytes(held.bytes), age, life]);
     }
     out.text(table)?;
-    match contents.entries.len().saturating_sub(SHOWN) {
+    match keys.len().saturating_sub(SHOWN) {
         0 => Ok(()),
         more => out.text(format_args!("and {} more; --json has all of them", report::count(more as u64))),
     }
@@ -233,22 +193,22 @@ fn show_events(events: &[InvalidationEvent], out: &Output) -> Outcome {
     out.text(table)
 }
 
-fn object(ask: &Inspect, contents: &Contents, summary: &Summary) -> Value {
+fn object(ask: &Inspect, contents: &Contents) -> Value {
     let ms = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let key = |held: &Held| {
+    let key = |held: &FolderEntry| {
         let (created, expires) = (ms(held.created), ms(held.expires));
         json!({ "key": held.key, "namespace": held.namespace, "bytes": held.bytes, "created_ms": created, "expires_ms": expires })
     };
     json!({
         "dir": ask.dir.display().to_string(),
-        "file_bytes": contents.file_bytes,
-        "live_bytes": contents.live_bytes,
-        "live_share": live_share(contents),
-        "segments": contents.segments,
-        "all": summary.all.object("all"),
-        "namespaces": summary.namespaces.iter().map(|(name, row)| row.object(name)).collect::<Vec<_>>(),
-        "keys": ask.pattern.as_ref().map(|_| contents.entries.iter().map(key).collect::<Vec<_>>()),
-        "events": serde_json::to_value(&contents.events).unwrap_or(Value::Null),
-        "damage": contents.damage,
+        "file_bytes": contents.folder.file_bytes,
+        "live_bytes": contents.folder.live_bytes,
+        "live_share": contents.live_share(),
+        "segments": contents.folder.segments,
+        "all": contents.all.object("all"),
+        "namespaces": contents.namespaces.iter().map(|(name, row)| row.object(name)).collect::<Vec<_>>(),
+        "keys": ask.pattern.as_ref().map(|_| contents.folder.entries.iter().map(key).collect::<Vec<_>>()),
+        "events": serde_json::to_value(&contents.folder.events).unwrap_or(Value::Null),
+        "damaged": contents.folder.damaged,
     })
 }

@@ -1,7 +1,7 @@
 //! The program `aurum-cache`: see the cache at work, feed it real traffic, size it, look into its folder.
 //!
 //! A guest like any other: it uses the library's public face and nothing below it. `args` says what can be asked, one file a
-//! verb answers (`demo`, `replay`, `tune`, `inspect`, `bench`, `doctor`), `trace` reads request logs, and `report` is how all
+//! verb answers (`demo`, `replay`, `tune`, `inspect`, `bench`, `doctor`), `trace` reads request logs (`keys` holds their keys), and `report` is how all
 //! of them speak: results on stdout, progress and complaints on stderr.
 //!
 //! Exit status: 0 done, 1 it failed or `doctor` found something, 2 the arguments were wrong. A reader that closes the pipe
@@ -12,6 +12,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod inspect;
+mod keys;
 mod replay;
 mod report;
 mod simulate;
@@ -48,7 +49,7 @@ async fn run(args: Args) -> Outcome {
             Verb::Demo(ask) => demo::run(&ask, &out).await,
             Verb::Replay(ask) => replay::run(&ask, &out).await,
             Verb::Tune(ask) => tune::run(&ask, &out),
-            Verb::Inspect(ask) => inspect::run(&ask, &out).await,
+            Verb::Inspect(ask) => inspect::run(&ask, &out),
             Verb::Bench(ask) => bench::run(&ask, &out).await,
             Verb::Doctor(ask) => doctor::run(&ask, &out).await,
         }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
-use aurum_cache::{Analytics, Cache, Cached, Namespace, Tier};
+use aurum_cache::{Analytics, Cache, Cached, Namespace, Tier, TierState};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -30,12 +30,16 @@ pub(crate) async fn run(ask: &Replay, out: &Output) -> Outcome {
     }
     // Of this run alone: what an earlier run left in Redis would answer for us.
     let prefix = format!("aurum-replay-{:012x}", fastrand::u64(..) >> 16);
-    let cut = ask.restart_at.map_or(trace.requests.len(), |share| (trace.requests.len() as f64 * share) as usize);
-    let (first, second) = trace.requests.split_at(cut.min(trace.requests.len()));
+    let cut = ask
+        .restart_at
+        .map_or(trace.requests.len(), |share| (trace.requests.len() as f64 * share) as usize)
+        .min(trace.requests.len());
+    let (first, second) = trace.requests.split_at(cut);
     report::say(&format!("replaying {} requests", report::count(trace.requests.len() as u64)));
     let bar = report::progress("requests", trace.requests.len() as u64);
 
     let mut cache = open(ask, &prefix).await?;
+    refuse_a_silent_redis(ask, &cache).await?;
     let mut phases = Vec::new();
     let name = if ask.restart_at.is_some() { "before the restart" } else { "all" };
     phases.push(Phase::play(name, &cache, ask, &trace, first, &bar).await?);
@@ -54,7 +58,16 @@ pub(crate) async fn run(ask: &Replay, out: &Output) -> Outcome {
         let open = clock.elapsed();
         phases.push(Phase::play("after the restart", &cache, ask, &trace, second, &bar).await?);
         analytics.push(cache.analytics());
-        restart = Some(Restart { at: first.len(), close, open, wiped_disk: ask.wipe_disk });
+        let [before, after] = [0, 1].map(|at| phases.get(at).map_or(0, |phase: &Phase| phase.first.len()));
+        let window = before.min(after);
+        restart = Some(Restart {
+            at: cut,
+            close,
+            open,
+            wiped_disk: ask.wipe_disk,
+            first_before: trace.first_requests(cut - window, cut),
+            first_after: trace.first_requests(cut, cut + window),
+        });
     }
     bar.finish_and_clear();
     cache.close().await?;
@@ -100,6 +113,21 @@ async fn open(ask: &Replay, prefix: &str) -> Outcome<Cache> {
         builder = builder.redis(url);
     }
     Ok(builder.open().await?)
+}
+
+/// A cache does without a Redis that is away; a replay that was to show it should not.
+async fn refuse_a_silent_redis(ask: &Replay, cache: &Cache) -> Outcome {
+    if ask.redis.is_none() {
+        return Ok(());
+    }
+    let health = cache.health().await;
+    match health.tiers.into_iter().find(|known| known.tier == Tier::Redis) {
+        Some(redis) if redis.state == TierState::Up => Ok(()),
+        redis => {
+            let reason = redis.and_then(|redis| redis.reason).unwrap_or_else(|| "no answer".to_owned());
+            Err(Failure::said(format!("redis: {reason}; start it, correct the URL, or leave --redis out")))
+        }
+    }
 }
 
 /// `--wipe-disk` deletes; it must only ever delete what this run wrote.
@@ -256,9 +284,8 @@ impl Phase {
             report::time(self.took),
             self.wrong,
         ))?;
-        match &self.first_refusal {
-            Some(said) => out.text(format_args!("{} sets refused, the first because of {said}", report::count(self.refused)))?,
-            None => {}
+        if let Some(said) = &self.first_refusal {
+            out.text(format_args!("{} sets refused, the first because of {said}", report::count(self.refused)))?;
         }
         out.text("")
     }
@@ -291,6 +318,10 @@ struct Restart {
     close: Duration,
     open: Duration,
     wiped_disk: bool,
+    /// Requests of the window before for keys that were never asked for before: misses in any cache.
+    first_before: u64,
+    /// The same of the window after.
+    first_after: u64,
 }
 
 impl Restart {
@@ -307,7 +338,8 @@ impl Restart {
     fn show(&self, phases: &[Phase], out: &Output) -> Outcome {
         let (window, before, after) = Self::compare(phases);
         out.text(format_args!(
-            "restart after {} requests{}: closed in {}, opened in {}\nhit ratio of the {} requests before {}, of the {} after {}\n",
+            "restart after {} requests{}: closed in {}, opened in {}\nhit ratio of the {} requests before {}, of the {} after {}\n\
+             first requests for a key, which no cache can have: {} before, {} after\n",
             report::count(self.at as u64),
             if self.wiped_disk { ", disk folder deleted" } else { "" },
             report::time(self.close),
@@ -316,6 +348,8 @@ impl Restart {
             report::percent(before),
             report::count(window as u64),
             report::percent(after),
+            report::count(self.first_before),
+            report::count(self.first_after),
         ))
     }
 
@@ -330,6 +364,8 @@ impl Restart {
             "before": before,
             "after": after,
             "difference": after - before,
+            "first_requests_before": self.first_before,
+            "first_requests_after": self.first_after,
             "recovered_share": if before > 0.0 { after / before } else { 1.0 },
         })
     }

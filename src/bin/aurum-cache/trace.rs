@@ -8,12 +8,11 @@
 //! A trace is held as eight bytes a request; each distinct key is kept once, in one long text. Nothing is guessed from damage:
 //! a file that stops making sense is refused with its name and line.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use crate::keys::Keys;
 use crate::report::{self, Failure, Outcome};
 
 /// One request.
@@ -72,7 +71,8 @@ impl Trace {
         } else {
             Box::new(plain)
         };
-        let head = source.fill_buf().map_err(broken)?;
+        let damaged = |cause| Failure::said(format!("trace {shown}, line 1: damaged ({cause})"));
+        let head = source.fill_buf().map_err(damaged)?;
         let format = Format::of(path, head);
         let mut reading = Reading {
             shown,
@@ -110,6 +110,19 @@ impl Trace {
             }
         }
         Self { name: format!("zipf {skew} over {} keys", report::count(u64::from(keys))), requests, keys: names }
+    }
+
+    /// How many of the requests from `from` to before `to` ask for a key that was not asked for before: nobody can have those.
+    pub(crate) fn first_requests(&self, from: usize, to: usize) -> u64 {
+        // Keys are numbered by first appearance, so a new one is the one that comes next.
+        let (mut seen, mut first) = (0, 0);
+        for (at, request) in self.requests.iter().enumerate().take(to) {
+            if request.key == seen {
+                seen += 1;
+                first += u64::from(at >= from);
+            }
+        }
+        first
     }
 
     /// The text of a key.
@@ -327,53 +340,6 @@ impl Columns {
         };
         let is_header = by_place.size.is_some_and(|at| fields[at].parse::<u64>().is_err());
         (by_place, is_header)
-    }
-}
-
-/// Distinct texts in the order of their first appearance, all in one.
-struct Keys {
-    text: String,
-    /// Where each key ends in `text`.
-    ends: Vec<usize>,
-    /// Hash of a key to the newest key with that hash.
-    newest: HashMap<u64, u32>,
-    /// For each key the one before it with the same hash, or itself.
-    before: Vec<u32>,
-    hasher: RandomState,
-}
-
-impl Keys {
-    fn new() -> Self {
-        Self { text: String::new(), ends: Vec::new(), newest: HashMap::new(), before: Vec::new(), hasher: RandomState::new() }
-    }
-
-    fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn text(&self, key: u32) -> &str {
-        let key = key as usize;
-        let start = if key == 0 { 0 } else { self.ends[key - 1] };
-        &self.text[start..self.ends[key]]
-    }
-
-    /// The number of a text; nothing if there are no numbers left.
-    fn intern(&mut self, text: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(text);
-        let newest = self.newest.get(&hash).copied();
-        let mut candidate = newest;
-        while let Some(key) = candidate {
-            if self.text(key) == text {
-                return Some(key);
-            }
-            candidate = Some(self.before[key as usize]).filter(|&before| before != key);
-        }
-        let key = u32::try_from(self.ends.len()).ok()?;
-        self.text.push_str(text);
-        self.ends.push(self.text.len());
-        self.before.push(newest.unwrap_or(key));
-        self.newest.insert(hash, key);
-        Some(key)
     }
 }
 

@@ -57,6 +57,7 @@ impl Shared {
             inline_reads: counts.inline_reads.load(Ordering::Relaxed),
             device_reads: counts.device_reads.load(Ordering::Relaxed),
             io_errors: counts.io_errors.load(Ordering::Relaxed),
+            catalogued: counts.catalogued.load(Ordering::Relaxed),
             segments: self.segments.count(),
             queued_bytes: self.queue.lock().bytes,
         }

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::index::{Pending, Place};
-use super::log::read_cached;
 use super::notes::{self, Ledger};
 use super::segment::{RECORD_HEAD, RecordHead, Segment, key_hash, parse_value, value_len};
 use super::{DiskConfig, DiskCounts, Removal, Shared};
@@ -401,7 +400,7 @@ impl Shared {
             if buffer.len() < len {
                 buffer.resize(len.next_power_of_two(), 0);
             }
-            read_cached(&segment.file, &mut buffer[..len], place.offset)?;
+            self.cached.read(&segment.file, &mut buffer[..len], place.offset)?;
             self.counts.inline_reads.fetch_add(1, Ordering::Relaxed);
             Some(self.judge(key, segment, place, &buffer[..len]))
         })

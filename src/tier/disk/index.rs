@@ -96,6 +96,7 @@ impl Index {
     }
 
     /// Bytes of memory of the tables.
+    #[cfg(test)]
     pub(super) fn memory(&self) -> u64 {
         let mut bytes = 0;
         self.each(|shard| bytes += (shard.table.slots.len() * size_of::<Slot>()) as u64);
@@ -134,7 +135,7 @@ impl Shard {
     }
 
     pub(super) fn insert(&mut self, hash: u64, place: Place, deadline: u32) {
-        debug_assert!(place.len > 0 && place.len % 8 == 0 && place.offset % 8 == 0);
+        debug_assert!(place.len > 0 && place.len.is_multiple_of(8) && place.offset.is_multiple_of(8));
         let slot =
             Slot { hash, segment: place.segment, offset: (place.offset / 8) as u32, len: (place.len / 8) as u32, deadline };
         self.table.insert(slot);
@@ -159,11 +160,6 @@ impl Shard {
         })
     }
 
-    /// Forgets the record if it is the newest of its key.
-    pub(super) fn remove_at(&mut self, hash: u64, place: Place) -> bool {
-        self.is_at(hash, place) && self.remove(hash)
-    }
-
     /// Drops what is past its time; how many.
     pub(super) fn expire(&mut self, now_ms: u64) -> u64 {
         self.table.retain(|slot| slot.deadline == u32::MAX || u64::from(slot.deadline) * 1000 > now_ms)
@@ -178,11 +174,6 @@ impl Shard {
     pub(super) fn read_in(&self, segment: u32, out: &mut Vec<(u64, Place)>) {
         let read = self.table.slots.iter().filter(|slot| slot.len & READ != 0 && slot.segment == segment);
         out.extend(read.map(|slot| (slot.hash, slot.place())));
-    }
-
-    /// Bytes of records that the table points to.
-    pub(super) fn live_bytes(&self) -> u64 {
-        self.table.slots.iter().map(|slot| slot.place().len).sum()
     }
 }
 

@@ -100,15 +100,7 @@ pub(super) fn make_segment(folder: &Path, id: u32) -> io::Result<Arc<Segment>> {
         let _ = std::fs::remove_file(&path);
         return Err(error);
     }
-    Ok(Arc::new(Segment {
-        id,
-        salt,
-        path,
-        file,
-        len: AtomicU64::new(FILE_HEAD as u64),
-        synced: AtomicU64::new(0),
-        catalogued: AtomicBool::new(false),
-    }))
+    Ok(Arc::new(Segment { id, salt, path, file, len: AtomicU64::new(FILE_HEAD as u64), synced: AtomicU64::new(0) }))
 }
 
 /// Makes names durable.
@@ -116,30 +108,45 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Bytes that are in the page cache, without waiting for the device.
-///
-/// `None` if they are not all there, or if the system cannot tell.
-#[cfg(target_os = "linux")]
-pub(super) fn read_cached(file: &File, bytes: &mut [u8], at: u64) -> Option<()> {
-    use std::io::IoSliceMut;
-
-    /// The file system said that it cannot; nobody asks again.
-    static CANNOT: AtomicBool = AtomicBool::new(false);
-    if CANNOT.load(Ordering::Relaxed) {
-        return None;
-    }
-    match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, rustix::io::ReadWriteFlags::NOWAIT) {
-        Ok(read) if read == bytes.len() => Some(()),
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
-            CANNOT.store(true, Ordering::Relaxed);
-            None
-        }
-        _ => None,
-    }
+/// Reads what is in the page cache without waiting for the device.
+pub(super) struct CachedReads {
+    /// Does the system offer it? Until it says no.
+    offered: AtomicBool,
 }
 
-/// Bytes that are in the page cache: nobody can tell here.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn read_cached(_: &File, _: &mut [u8], _: u64) -> Option<()> {
-    None
+impl CachedReads {
+    /// Offered on Linux; elsewhere nobody can tell what is in the page cache.
+    pub(super) fn new() -> Self {
+        Self { offered: AtomicBool::new(cfg!(target_os = "linux")) }
+    }
+
+    /// As if the system did not offer it.
+    #[cfg(test)]
+    pub(super) fn refuse(&self) {
+        self.offered.store(false, Ordering::Relaxed);
+    }
+
+    /// Fills `bytes` from `at` on; `None` if they are not all there, or if the system cannot tell.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read(&self, file: &File, bytes: &mut [u8], at: u64) -> Option<()> {
+        use rustix::io::{Errno, ReadWriteFlags};
+
+        if !self.offered.load(Ordering::Relaxed) {
+            return None;
+        }
+        match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(bytes)], at, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == bytes.len() => Some(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                self.offered.store(false, Ordering::Relaxed);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Nothing is known to be there.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read(&self, _: &File, _: &mut [u8], _: u64) -> Option<()> {
+        None
+    }
 }

@@ -85,6 +85,8 @@ pub(crate) struct DiskCounts {
     pub(crate) device_reads: u64,
     /// Reads and writes that the system refused.
     pub(crate) io_errors: u64,
+    /// Segments whose keys were known from the catalogue at open, without reading them.
+    pub(crate) catalogued: u64,
     /// Segment files now.
     pub(crate) segments: u64,
     /// Bytes waiting for the writer now.

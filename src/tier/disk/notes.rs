@@ -147,6 +147,9 @@ impl Ledger {
     pub(super) fn append(&mut self, folder: &Path, at_ms: u64, bytes: &[u8], budget: u64) -> io::Result<()> {
         let head = event_head(at_ms, bytes);
         let len = (head.len() + bytes.len()) as u64;
+        if len > budget / 6 {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the event is over its share of disk.capacity"));
+        }
         // The rewritten ledger stands beside the old one for a moment: each may take a third.
         if self.events >= 2 * EVENTS_KEPT || self.bytes + len > budget / 3 {
             self.shorten(folder, budget)?;

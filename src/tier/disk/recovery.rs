@@ -14,16 +14,16 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shared;
 use super::catalogue::{Directory, Word};
-use super::index::deadline;
+use super::index::{Place, deadline};
 use super::log::{make_segment, open_private};
 use super::segment::{FILE_HEAD, Found, Segment, id_of, parse_file_head, scan};
 use super::writer::Writer;
 use crate::error::Error;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, NamespaceId};
 
 /// The segment files of a folder by number.
 ///
@@ -51,15 +51,7 @@ pub(super) fn open_segment(id: u32, path: &Path, write: bool) -> io::Result<Opti
     }
     file.read_exact_at(&mut head, 0)?;
     let Some(salt) = parse_file_head(&head, id) else { return Ok(None) };
-    Ok(Some(Arc::new(Segment {
-        id,
-        salt,
-        path: path.to_owned(),
-        file,
-        len: AtomicU64::new(len),
-        synced: AtomicU64::new(0),
-        catalogued: AtomicBool::new(false),
-    })))
+    Ok(Some(Arc::new(Segment { id, salt, path: path.to_owned(), file, len: AtomicU64::new(len), synced: AtomicU64::new(0) })))
 }
 
 /// What a scan of one segment says.
@@ -81,7 +73,7 @@ pub(super) fn scan_segment(segment: &Segment, last: bool) -> io::Result<Scanned>
             directory.value(
                 namespace,
                 key,
-                super::index::Place { segment: segment.id, offset: place.0, len: place.1 },
+                Place { segment: segment.id, offset: place.0, len: place.1 },
                 header.stale_until,
                 sequence,
             );
@@ -103,6 +95,20 @@ pub(super) fn scan_segment(segment: &Segment, last: bool) -> io::Result<Scanned>
         directory.words.clear();
     }
     Ok(Scanned { directory, end, distrust, damaged })
+}
+
+/// The last words of a segment as far as they can be read: what a sweep wants, whatever is damaged between them.
+pub(super) fn list_segment(segment: &Segment) -> io::Result<Directory> {
+    let mut directory = Directory::new(segment.id);
+    scan(&segment.file, segment.salt, segment.len(), &mut |found| match found {
+        Found::Value { place: (offset, len), sequence, namespace, key, header, .. } => {
+            let place = Place { segment: segment.id, offset, len };
+            directory.value(namespace, key, place, header.stale_until, sequence);
+        }
+        Found::Removal { sequence, namespace, key } => directory.removal(namespace, key, sequence),
+        Found::Damage => {}
+    })?;
+    Ok(directory)
 }
 
 impl Shared {
@@ -134,12 +140,14 @@ impl Shared {
                     continue;
                 }
             };
-            let from_catalogue = if last { None } else { self.catalogue.load(&segment) };
-            let (directory, end) = match from_catalogue {
-                Some(directory) => {
-                    segment.catalogued.store(true, Ordering::Release);
-                    sequence = sequence.max(directory.highest());
-                    (directory, None)
+            let mut apply = Apply::new(self);
+            let known =
+                if last { None } else { self.catalogue.load(&segment, &mut |name, key, word| apply.word(name, key, word)) };
+            let (directory, end) = match known {
+                Some(highest) => {
+                    sequence = sequence.max(highest);
+                    self.counts.catalogued.fetch_add(1, Ordering::Relaxed);
+                    (Directory::new(*id), None)
                 }
                 None => {
                     let scanned = match scan_segment(&segment, last) {
@@ -159,7 +167,7 @@ impl Shared {
                     (scanned.directory, Some((scanned.end, scanned.distrust)))
                 }
             };
-            self.apply(&directory);
+            directory.under(None, "", &mut |name, key, word| apply.word(name, key, word));
             self.segments.insert(segment.clone());
             if last {
                 let (at, records, sealed) = end.map_or((segment.len(), 0, true), |(end, _)| (end.at, end.records, end.sealed));
@@ -180,6 +188,7 @@ impl Shared {
                 (segment, 0, false)
             }
         };
+        self.catalogue.retain(self.segments.all().iter().map(|segment| segment.id).collect());
         self.queue.lock().last = sequence;
         self.written.store(sequence, Ordering::Release);
         let log_bytes = self.segments.bytes();
@@ -198,35 +207,6 @@ impl Shared {
         }
     }
 
-    /// Enters a segment's last words into the index.
-    fn apply(&self, directory: &Directory) {
-        let (now, offset) = (self.clock.steady(), self.clock.wall_offset());
-        let mut namespace: Option<(&str, Option<crate::namespace::NamespaceId>)> = None;
-        for ((name, key), Word { value, .. }) in &directory.words {
-            if namespace.is_none_or(|(known, _)| known != &**name) {
-                let id = Namespace::parse(name).and_then(Namespace::id).ok();
-                namespace = Some((name, id));
-            }
-            let Some((_, Some(id))) = namespace else { continue };
-            let hash = self.hasher.hash(id, key);
-            let mut shard = self.index.shard(hash);
-            match value {
-                Some((place, stale_until)) => {
-                    let stale_until = stale_until.saturating_add_signed(-offset);
-                    // Past its time: gone, and so is what it replaced.
-                    if stale_until > now {
-                        shard.insert(hash, *place, deadline(stale_until));
-                    } else {
-                        shard.remove(hash);
-                    }
-                }
-                None => {
-                    shard.remove(hash);
-                }
-            }
-        }
-    }
-
     /// Clears away what a killed process may have left half made.
     fn tidy(&self) -> io::Result<()> {
         for file in std::fs::read_dir(&self.config.path)? {
@@ -236,6 +216,39 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+/// Enters last words into the index, oldest segment first.
+struct Apply<'a> {
+    shared: &'a Shared,
+    now: u64,
+    offset: i64,
+    /// The namespace of the word before.
+    namespace: (String, Option<NamespaceId>),
+}
+
+impl<'a> Apply<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let (now, offset) = (shared.clock.steady(), shared.clock.wall_offset());
+        Self { shared, now, offset, namespace: (String::new(), None) }
+    }
+
+    fn word(&mut self, name: &str, key: &str, word: &Word) {
+        if self.namespace.0 != name {
+            self.namespace = (name.to_owned(), Namespace::parse(name).and_then(Namespace::id).ok());
+        }
+        let Some(id) = self.namespace.1 else { return };
+        let hash = self.shared.hasher.hash(id, key);
+        let mut shard = self.shared.index.shard(hash);
+        let value = word.value.map(|(place, until)| (place, until.saturating_add_signed(-self.offset)));
+        match value {
+            Some((place, until)) if until > self.now => shard.insert(hash, place, deadline(until)),
+            // Removed, or past its time: gone, and so is what it replaced.
+            _ => {
+                shard.remove(hash);
+            }
+        }
     }
 }
 

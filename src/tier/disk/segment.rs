@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -39,7 +39,7 @@ const RECORD_MAGIC: [u8; 3] = *b"AUR";
 pub(super) const FILE_HEAD: usize = 32;
 /// Bytes of a record head.
 pub(super) const RECORD_HEAD: usize = 32;
-/// Bytes of the smallest value record around its payload.
+/// What stands before namespace and key in a removal.
 const REMOVAL_HEAD: usize = 4;
 
 /// An open segment file. Only the writer appends to it; readers need no lock.
@@ -52,8 +52,6 @@ pub(super) struct Segment {
     pub(super) len: AtomicU64,
     /// Bytes that are known to be on the device.
     pub(super) synced: AtomicU64,
-    /// Is its directory in the catalogue?
-    pub(super) catalogued: AtomicBool,
 }
 
 impl Segment {
@@ -146,7 +144,7 @@ impl RecordHead {
             _ => return None,
         };
         let parsed = Self { kind, len: u32_at(head, 4)?, sequence: u64_at(head, 8)?, key_hash: u64_at(head, 16)? };
-        let fits = parsed.len as usize >= RECORD_HEAD && parsed.len % 8 == 0;
+        let fits = parsed.len as usize >= RECORD_HEAD && parsed.len.is_multiple_of(8);
         (fits && head_check(head, salt, offset) == u64_at(head, 24)?).then_some(parsed)
     }
 }
@@ -364,10 +362,9 @@ pub(super) fn scan(file: &File, salt: u64, len: u64, visit: &mut dyn FnMut(Found
 /// The next place from `at` on where a record head stands.
 fn resync(window: &mut Window<'_>, salt: u64, mut at: u64, len: u64) -> io::Result<Option<u64>> {
     while at + RECORD_HEAD as u64 <= len {
-        if let Some(head) = RecordHead::parse(window.get(at, RECORD_HEAD)?, salt, at) {
-            if at + u64::from(head.len) <= len {
-                return Ok(Some(at));
-            }
+        let head = RecordHead::parse(window.get(at, RECORD_HEAD)?, salt, at);
+        if head.is_some_and(|head| at + u64::from(head.len) <= len) {
+            return Ok(Some(at));
         }
         at += 8;
     }
@@ -409,4 +406,44 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of version 1, for ever: a change here needs a new version number.
+    #[test]
+    fn the_format_is_pinned() {
+        let (mut removal, mut seal) = (Batch::new(9, 32), Batch::new(9, 32));
+        assert_eq!(removal.removal(5, "curves", "pjm"), 48);
+        seal.seal(6, 1);
+        let bytes = [&file_head(7, 0x0102_0304_0506_0708)[..], &removal.bytes, &seal.bytes].map(hex);
+        assert_eq!(
+            bytes,
+            [
+                "415553470100000007000000000000000807060504030201aaf74d418ac37424",
+                "41555202300000000500000000000000e7f56195db27ddd4dd9db10b5e33062406000300637572766573706a6d000000",
+                "415552032000000006000000000000000100000000000000026597fcd5f9b715"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_head_is_believed_only_where_it_was_written() {
+        let mut batch = Batch::new(9, 32);
+        batch.removal(5, "curves", "pjm");
+        assert!(RecordHead::parse(&batch.bytes, 9, 32).is_some());
+        assert!(RecordHead::parse(&batch.bytes, 9, 40).is_none());
+        assert!(RecordHead::parse(&batch.bytes, 8, 32).is_none());
+        for bit in 0..RECORD_HEAD * 8 {
+            let mut bad = batch.bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(RecordHead::parse(&bad, 9, 32).is_none(), "bit {bit}");
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }

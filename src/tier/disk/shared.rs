@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::DiskConfig;
 use super::catalogue::{Catalogue, Directory};
 use super::index::{Index, Pending, Shard};
-use super::log::{Segments, make_folder, open_private};
+use super::log::{CachedReads, Segments, make_folder, open_private};
 use super::notes::Ledger;
 use super::segment::Segment;
 use super::writer::{Op, Queue, What};
@@ -29,6 +29,7 @@ pub(super) struct Shared {
     pub(super) hasher: KeyHasher,
     pub(super) index: Index,
     pub(super) segments: Segments,
+    pub(super) cached: CachedReads,
     pub(super) queue: Mutex<Queue>,
     /// The queue has something for the writer.
     pub(super) work: Condvar,
@@ -71,6 +72,7 @@ pub(super) struct Counts {
     pub(super) inline_reads: AtomicU64,
     pub(super) device_reads: AtomicU64,
     pub(super) io_errors: AtomicU64,
+    pub(super) catalogued: AtomicU64,
     pub(super) evictions: AtomicU64,
     pub(super) expirations: AtomicU64,
 }
@@ -86,7 +88,8 @@ impl Faults {
         Self { left: AtomicI64::new(-1) }
     }
 
-    /// After `calls` more calls, every one fails; negative heals.
+    /// For tests: after `calls` more calls, every one fails; negative heals.
+    #[cfg(test)]
     pub(super) fn after(&self, calls: i64) {
         self.left.store(calls, Ordering::SeqCst);
     }
@@ -112,6 +115,7 @@ impl Shared {
             hasher,
             index: Index::new(),
             segments: Segments::default(),
+            cached: CachedReads::new(),
             queue: Mutex::default(),
             work: Condvar::new(),
             written: AtomicU64::new(0),
@@ -191,7 +195,8 @@ impl Shared {
 
     /// Opens the catalogue, where the capacity is worth one.
     pub(super) fn open_catalogue(&mut self) {
-        self.catalogue = Catalogue::none();
+        let budget = self.config.catalogue_budget();
+        self.catalogue = if budget == 0 { Catalogue::none() } else { Catalogue::open(&self.config.path, budget) };
     }
 
     pub(super) fn go_down(&self, error: &Error) {
@@ -318,10 +323,9 @@ impl Shared {
                     return;
                 }
             }
-            if !self.is_down() {
-                if let Err(error) = self.sync() {
-                    self.go_down(&Error::io(self.subject(), error));
-                }
+            let synced = if self.is_down() { Ok(()) } else { self.sync() };
+            if let Err(error) = synced {
+                self.go_down(&Error::io(self.subject(), error));
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::catalogue::Word;
 use super::index::{Pending, Place};
-use super::recovery::scan_segment;
+use super::recovery::list_segment;
 use super::segment::Segment;
 use crate::namespace::{Namespace, NamespaceId};
 
@@ -85,7 +85,7 @@ impl Sweep {
                 }
             }
             if !shared.catalogue.under(&segment, name, &prefix, &mut visit) {
-                scan_segment(&segment, false)?.directory.under(name, &prefix, &mut visit);
+                list_segment(&segment)?.under(name, &prefix, &mut visit);
             }
             Ok(listed)
         }

@@ -136,10 +136,9 @@ impl Writer {
     /// Appends all, or says what is left and why.
     fn append(&mut self, mut ops: VecDeque<Op>) -> Result<u64, (VecDeque<Op>, io::Error)> {
         let mut last = self.shared.written.load(Ordering::Acquire);
-        if self.shared.is_down() {
-            if let Err(error) = self.come_back() {
-                return Err((ops, error));
-            }
+        let back = if self.shared.is_down() { self.come_back() } else { Ok(()) };
+        if let Err(error) = back {
+            return Err((ops, error));
         }
         while !ops.is_empty() {
             match self.append_some(&ops) {
@@ -250,6 +249,8 @@ impl Writer {
             self.write(&batch)?;
             self.sealed = true;
         }
+        // Else a power cut could leave a younger segment behind an unfinished one, and all older ones would be distrusted.
+        self.open.sync()?;
         let next = make_segment(&self.shared.config.path, self.open.id + 1)?;
         self.log_bytes += next.len();
         self.shared.segments.insert(next.clone());

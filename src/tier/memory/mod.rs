@@ -30,7 +30,7 @@ use crossbeam_utils::CachePadded;
 
 use self::ghost::Side;
 use self::policy::TOP;
-use self::shard::{Common, Shard, State};
+use self::shard::{Common, LOOKS, Shard, State};
 use self::table::{Pin, Seen, Table, pin};
 use crate::clock::Clock;
 use crate::entry::Entry;
@@ -138,6 +138,7 @@ impl Memory {
     pub(crate) fn remove_matching(&self, dead: &mut dyn FnMut(&Entry) -> bool) -> Vec<Entry> {
         let mut gone = Vec::new();
         for table in &self.shards {
+            let before = gone.len();
             self.sweep(table, &mut |pin, _, seen| {
                 seen.retain(|entry| dead(entry));
                 if seen.is_empty() {
@@ -152,6 +153,9 @@ impl Memory {
                     }
                 });
             });
+            for side in [Side::Small, Side::Main] {
+                self.tidy(table, side, gone.len() - before);
+            }
         }
         gone
     }
@@ -162,7 +166,7 @@ impl Memory {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         for table in (0..shards).map(|at| &self.shards[start.wrapping_add(at) % shards]) {
             for side in [Side::Small, Side::Main] {
-                let mut next = Some(0);
+                let (mut next, before) = (Some(0), gone);
                 while let Some(from) = next
                     && gone < limit
                 {
@@ -175,6 +179,7 @@ impl Memory {
                     });
                     gone += count;
                 }
+                self.tidy(table, side, gone - before);
             }
         }
         // Idle services have nobody else who would free the last of what they retired.
@@ -248,6 +253,15 @@ impl Memory {
             pin.flush();
         }
         result
+    }
+
+    /// Closes what many removals have left open, in steps.
+    fn tidy(&self, table: &Table<State>, side: Side, mut holes: usize) {
+        while holes > 0 {
+            let some = holes.min(LOOKS);
+            self.edit(table, &pin(), |shard| shard.tidy(side, some));
+            holes -= some;
+        }
     }
 
     /// Shows all entries of a shard to `visit`, some at a time and without the lock. An entry that moves on may be shown twice.

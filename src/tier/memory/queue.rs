@@ -126,15 +126,7 @@ impl Queue {
         None
     }
 
-    /// Takes this entry out of the middle.
-    pub(super) fn take(&mut self, entry: &Entry) -> Option<Item> {
-        let number = self.number(entry)?;
-        let item = self.take_at(number);
-        self.close_holes();
-        item
-    }
-
-    /// Takes out what stands in a place, and leaves closing the hole to the next [`take`](Self::take) or [`close_holes`](Self::close_holes).
+    /// Takes out what stands in a place, and leaves the hole to [`close_holes`](Self::close_holes).
     pub(super) fn take_at(&mut self, number: u64) -> Option<Item> {
         let item = self.empty(number)?;
         self.len -= 1;

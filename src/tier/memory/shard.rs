@@ -203,10 +203,16 @@ impl Shard<'_> {
     }
 
     fn take_at(&mut self, side: Side, number: u64, hash: u64) -> Option<Entry> {
+        let entry = self.take_quietly(side, number, hash);
+        self.state.queue(side).close_holes();
+        entry
+    }
+
+    /// Takes an entry out without moving any other in its queue.
+    fn take_quietly(&mut self, side: Side, number: u64, hash: u64) -> Option<Entry> {
         let queue = self.state.queue(side);
         let Item { held, .. } = queue.take_at(number)?;
         queue.bytes -= cost(&held);
-        queue.close_holes();
         let entry = self.retire(held, hash);
         if self.state.len() == 0 {
             self.state.policy.cleared();
@@ -360,7 +366,8 @@ impl Shard<'_> {
             let Some(held) = self.state.queue(side).get(number) else { continue };
             if held.stale_until() <= now {
                 let hash = self.common.hash(held);
-                if let Some(dead) = self.take_at(side, number, hash) {
+                // Nothing moves back past the place where this goes on; `tidy` closes the holes.
+                if let Some(dead) = self.take_quietly(side, number, hash) {
                     self.state.released.push(dead);
                     gone += 1;
                 }
@@ -369,7 +376,14 @@ impl Shard<'_> {
         (gone, Some(next))
     }
 
-    /// Up to [`LOOKS`] entries of one queue from a place on, and where to go on.
+    /// Closes the holes that so many expired entries have left.
+    pub(super) fn tidy(&mut self, side: Side, gone: usize) {
+        for _ in 0..gone {
+            self.state.queue(side).close_holes();
+        }
+    }
+
+    /// Up to twice [`LOOKS`] places of one queue from a place on, and where to go on.
     pub(super) fn look<'p>(&mut self, side: Side, from: u64, pin: &'p Pin, seen: &mut Vec<Seen<'p>>) -> Option<u64> {
         let queue = self.state.queue(side);
         let range = queue.range();

@@ -40,9 +40,12 @@ mod absent;
 mod tests;
 
 #[cfg(not(feature = "redis"))]
+#[allow(unused_imports)] // `Lease` is named only by whoever keeps one
 pub(crate) use absent::{Lease, Remote, Tail};
+#[allow(unused_imports)] // named by the settings alone
 pub(crate) use config::{RedisUrl, RemoteConfig};
 #[cfg(feature = "redis")]
+#[allow(unused_imports)]
 pub(crate) use lease::Lease;
 pub(crate) use message::{Message, Origin};
 #[cfg(feature = "redis")]

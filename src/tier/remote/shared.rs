@@ -120,7 +120,8 @@ impl Core {
     }
 
     pub(super) fn down_error(&self) -> Error {
-        self.error(&self.state.lock().reason)
+        let state = self.state.lock();
+        if state.is_closed { Error::closed() } else { self.error(&state.reason) }
     }
 
     pub(super) fn error(&self, reason: &str) -> Error {
@@ -390,6 +391,8 @@ impl Core {
     pub(super) fn answer(&self, jobs: Vec<Job>, answers: Vec<Answer>, ends: &[usize]) {
         let mut answers = answers.into_iter();
         let mut start = 0;
+        // Entries are dropped outside of the lock.
+        let mut spent = Vec::with_capacity(jobs.len());
         let mut state = self.state.lock();
         for (job, end) in jobs.into_iter().zip(ends) {
             let mine: Vec<Answer> = answers.by_ref().take(end - start).collect();
@@ -422,6 +425,7 @@ impl Core {
                 state.repairs.superseded(namespace, key, job.seq);
             }
             let _ = job.reply.send(Ok(mine));
+            spent.push(job.work);
         }
         self.repairs.store(state.repairs.len(), Ordering::Release);
     }

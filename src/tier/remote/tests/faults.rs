@@ -135,6 +135,80 @@ async fn a_write_that_timed_out_does_not_land_after_a_later_one() {
 }
 
 #[tokio::test]
+async fn what_was_held_back_on_a_dropped_connection_never_arrives() {
+    let server = Server::start();
+    let (url, is_held) = holding_proxy(&server);
+    let config =
+        RemoteConfig { urls: vec![url], key_prefix: "test".into(), timeout: Duration::from_millis(100), max_value: 1 << 20 };
+    let (clock, hasher) = (Clock::manual(), KeyHasher::random());
+    let remote = Arc::new(Remote::open(config, "one".into(), clock.clone(), hasher.clone()).unwrap());
+    let node = Node { remote, clock, hasher };
+    until("connected", async || node.remote.report().state == TierState::Up).await;
+    node.set("k", "0").await;
+    is_held.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(node.remote.set(&node.entry("k", "late")).await.is_err());
+    // Three timeouts in a row and there is a new connection, which is not held.
+    let mut attempt = 0;
+    until("written anew", async || {
+        attempt += 1;
+        node.remote.set(&node.entry("k", &attempt.to_string())).await.is_ok()
+    })
+    .await;
+    is_held.store(false, std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(node.value("k").await, Some(attempt.to_string()));
+    }
+}
+
+/// Stands before the server; while the switch is on, it keeps back what the first connection sends.
+fn holding_proxy(server: &Server) -> (crate::tier::remote::RedisUrl, Arc<std::sync::atomic::AtomicBool>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let is_held = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (switch, target) = (is_held.clone(), server.url().to_string().replace("redis://", ""));
+    std::thread::spawn(move || {
+        for (n, client) in listener.incoming().enumerate() {
+            let (Ok(mut client), Ok(mut upstream)) = (client, std::net::TcpStream::connect(&target)) else { return };
+            let (mut back, mut answers) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            let switch = switch.clone();
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            std::thread::spawn(move || {
+                let mut buffer = [0; 65_536];
+                while let Ok(len @ 1..) = client.read(&mut buffer) {
+                    while n == 0 && switch.load(std::sync::atomic::Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    if upstream.write_all(&buffer[..len]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (crate::tier::remote::RedisUrl::parse(&url).unwrap(), is_held)
+}
+
+#[tokio::test]
+async fn what_a_repair_covers_is_not_read_until_it_is_made_good() {
+    use crate::tier::remote::repair::Stage;
+    use crate::tier::remote::{Message, Origin};
+    let server = Server::start();
+    let node = Node::new(&server, "one");
+    node.set("pjm:1", "old").await;
+    node.set("miso:1", "kept").await;
+    let message = Message::Pattern { namespace: NS, pattern: "pjm:*".into(), origin: Origin::default() };
+    let ticket = node.remote.core.add_repair(message, Stage::Running);
+    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await.0, Lookup::Miss), "while a sweep runs it counts as gone");
+    node.remote.core.repair_failed(ticket);
+    let lookup = node.remote.get(&node.key("pjm:1"), 11).await.0;
+    assert!(matches!(lookup, Lookup::Down(_)), "the sweep failed: {lookup:?}");
+    assert_eq!(node.value("miso:1").await.as_deref(), Some("kept"));
+    until("it was swept", async || node.remote.pending().is_empty()).await;
+    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await.0, Lookup::Miss));
+}
+
+#[tokio::test]
 async fn a_paused_server_gets_a_new_connection() {
     let server = Server::start();
     let node = Node::with(&server, "one", Duration::from_millis(40));
