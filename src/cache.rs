@@ -292,6 +292,13 @@ impl Cache {
         self.engine.close().await
     }
 
+    /// Changes memory's budget, in bytes, while the cache runs. What no longer fits is evicted, and goes to disk where its policy says so.
+    pub fn set_memory_capacity(&self, bytes: u64) {
+        let moment = self.engine.gates.moment();
+        let evicted = self.engine.memory.resize(bytes);
+        self.engine.demote(evicted, moment);
+    }
+
     /// One round of maintenance now, instead of waiting for the next; for tests with a manual [`Clock`](crate::Clock).
     pub async fn run_maintenance(&self) {
         self.engine.maintain().await;

@@ -91,6 +91,7 @@ impl Flights {
     }
 
     /// Is a flight of this key under way?
+    #[cfg(test)]
     pub(crate) fn is_under_way(&self, namespace: NamespaceId, key: &str) -> bool {
         self.table.lock().contains_key(&(namespace, Box::from(key)))
     }

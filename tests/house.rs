@@ -32,7 +32,11 @@ const TIERS: [&str; 3] = ["memory", "disk", "remote"];
 const MAX_LINES: usize = 450;
 
 /// Files that may be longer, up to how many lines, and why.
-const LONGER: [(&str, usize, &str); 1] = [("src/entry/codec.rs", 700, "all rkyv and its unsafe in one place")];
+const LONGER: [(&str, usize, &str); 3] = [
+    ("src/entry/codec.rs", 700, "all rkyv and its unsafe in one place"),
+    ("src/metrics/recorder.rs", 740, "counters with the tests that count them; to be split"),
+    ("src/tier/disk/catalogue.rs", 600, "all that says sled in one place"),
+];
 
 /// The only places where `unsafe` stands.
 const UNSAFE: [&str; 2] = ["src/entry/codec.rs", "src/tier/memory/table.rs"];

@@ -97,6 +97,7 @@ fn the_global_cache_opens_from_the_settings_once() {
 
 #[test]
 fn what_is_unknown_or_wrong_is_refused_by_name() {
+    #[allow(clippy::type_complexity)] // a table of cases
     let table: [(&str, &[(&str, &str)], &str); 10] = [
         ("[memory]\ncapasity = \"16MiB\"", &[], "capasity"),
         ("[memry]\ncapacity = \"16MiB\"", &[], "memry"),

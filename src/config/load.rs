@@ -231,6 +231,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_setting_and_where_it_stands() {
+        #[allow(clippy::type_complexity)] // a table of cases
         let cases: [(&str, &[(&str, &str)], &str, &str); 9] = [
             ("[memory]\ncapacity = 9", &[], "memory.capacity", "file a.toml"),
             ("", &[("AURUM_CACHE_MEMORY__CAPACITY", "9")], "memory.capacity", "variable AURUM_CACHE_MEMORY__CAPACITY"),

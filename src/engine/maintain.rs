@@ -28,7 +28,6 @@ impl Engine {
             if expired == 0 {
                 break;
             }
-            self.recorder.expired(Tier::Memory, expired as u64);
             tokio::task::yield_now().await;
         }
         if let Some(disk) = &self.disk {

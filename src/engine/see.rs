@@ -112,8 +112,12 @@ impl Engine {
         };
         let disk = match &self.disk {
             Some(disk) => {
-                let report = disk.report();
-                TierHealth::new(Tier::Disk, report.state, report.reason)
+                let (report, counts) = (disk.report(), disk.counts());
+                let lost = counts.damaged + counts.distrusted;
+                let reason = report.reason.or_else(|| {
+                    (lost > 0).then(|| format!("{lost} damaged records were left out since open; the rest is whole"))
+                });
+                TierHealth::new(Tier::Disk, report.state, reason)
             }
             None => TierHealth::new(Tier::Disk, TierState::Off, None),
         };

@@ -270,11 +270,6 @@ impl Entry {
     }
 
     #[inline]
-    pub(crate) fn fingerprint(&self) -> u64 {
-        self.head().fingerprint
-    }
-
-    #[inline]
     pub(crate) fn created(&self) -> u64 {
         self.head().created
     }
@@ -344,17 +339,6 @@ impl Entry {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn from_raw(raw: NonNull<u8>) -> Self {
         Self { head: raw.cast() }
-    }
-
-    /// Looks at an entry without counting a reference.
-    ///
-    /// # Safety
-    ///
-    /// `raw` is from [`into_raw`](Self::into_raw), and that reference is not taken back and dropped before `'a` ends.
-    #[allow(unsafe_code)]
-    pub(crate) unsafe fn borrow_raw<'a>(raw: &'a NonNull<u8>) -> &'a Self {
-        // SAFETY: `Entry` is a transparent wrapper of such a pointer; the caller keeps the reference alive.
-        unsafe { &*std::ptr::from_ref(raw).cast::<Self>() }
     }
 }
 

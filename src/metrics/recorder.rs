@@ -226,6 +226,7 @@ impl Recorder {
     }
 
     /// `n` entries left `tier` because a read found their life over; what a tier sweeps by itself stands in its [`Usage`].
+    #[cfg(test)]
     pub(crate) fn expired(&self, tier: Tier, n: u64) {
         add(&self.rare.tiers[tier as usize].expirations, n);
     }

@@ -33,6 +33,7 @@ pub(crate) struct DiskConfig {
 
 impl DiskConfig {
     /// The defaults for a folder and its capacity.
+    #[cfg(test)]
     pub(crate) fn new(path: impl Into<PathBuf>, capacity: u64) -> Self {
         Self {
             path: path.into(),

@@ -246,6 +246,8 @@ impl Disk {
         }
         let shared = self.shared.clone();
         let _ = tokio::task::spawn_blocking(move || shared.expire()).await;
+        self.shared.queue.lock().tidy = true;
+        self.shared.work.notify_one();
     }
 
     pub(crate) fn report(&self) -> TierReport {

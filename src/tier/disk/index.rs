@@ -170,6 +170,11 @@ impl Shard {
         self.table.retain(|slot| slot.segment > last)
     }
 
+    /// The oldest segment that an entry is in.
+    pub(super) fn oldest_segment(&self) -> Option<u32> {
+        self.table.slots.iter().filter(|slot| slot.len != 0).map(|slot| slot.segment).min()
+    }
+
     /// Hash and place of what was read in `segment` since it was written there.
     pub(super) fn read_in(&self, segment: u32, out: &mut Vec<(u64, Place)>) {
         let read = self.table.slots.iter().filter(|slot| slot.len & READ != 0 && slot.segment == segment);

@@ -70,6 +70,8 @@ pub(super) struct Queue {
     pub(super) closing: bool,
     /// The tier is down and should try again.
     pub(super) retry: bool,
+    /// Segments that hold nothing any more may be dropped.
+    pub(super) tidy: bool,
     /// The writer has ended.
     pub(super) ended: bool,
 }
@@ -94,6 +96,11 @@ impl Writer {
         while let Some((ops, bytes)) = self.wait() {
             let result = self.append(ops);
             self.settle(bytes, result);
+            if std::mem::take(&mut self.shared.queue.lock().tidy) {
+                if let Err(error) = self.tidy() {
+                    self.shared.go_down(&Error::io(self.shared.subject(), error));
+                }
+            }
         }
         if let Err(error) = self.shared.sync() {
             self.shared.go_down(&Error::io(self.shared.subject(), error));
@@ -114,7 +121,7 @@ impl Writer {
                 queue.retry = false;
                 break;
             }
-            if !down && !queue.ops.is_empty() {
+            if !down && (queue.tidy || !queue.ops.is_empty()) {
                 break;
             }
             if queue.closing {
@@ -272,6 +279,26 @@ impl Writer {
         Ok(())
     }
 
+    /// Gives back the space of the oldest segments that hold no entry any more; an open one with nothing alive is sealed first.
+    fn tidy(&mut self) -> io::Result<()> {
+        if self.shared.is_down() {
+            return Ok(());
+        }
+        let mut alive: Option<u32> = None;
+        self.shared.index.each(|shard| alive = alive.into_iter().chain(shard.oldest_segment()).min());
+        let first_kept = alive.unwrap_or(u32::MAX);
+        let is_worth_it = self.open.len() > self.shared.config.segment() / 8;
+        if first_kept > self.open.id && is_worth_it {
+            self.roll()?;
+        }
+        while let Some(oldest) =
+            self.shared.segments.oldest().filter(|oldest| oldest.id != self.open.id && oldest.id < first_kept)
+        {
+            self.drop_segment(&oldest)?;
+        }
+        Ok(())
+    }
+
     /// Forgets the entries first, so that no reader looks for them any more, then the file.
     fn drop_segment(&mut self, segment: &Arc<Segment>) -> io::Result<()> {
         self.shared.faults.check()?;
@@ -373,7 +400,10 @@ impl Drop for Ended {
             self.0.go_down(&Error::new(ErrorKind::TierDown, "disk writer", "ended unexpectedly; please report it"));
         }
         self.0.closed.store(true, Ordering::Release);
-        *self.0.lock.lock() = None;
+        if let Some(file) = self.0.lock.lock().take() {
+            // By name, not by closing: a child process that is just being forked may hold the descriptor for a moment longer.
+            let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::Unlock);
+        }
         self.0.queue.lock().ended = true;
         self.0.stop_syncing();
         self.0.changed();

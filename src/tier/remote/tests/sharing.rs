@@ -9,7 +9,7 @@ async fn what_one_node_sets_another_reads_with_its_remaining_life() {
     let (one, two) = (Node::new(&server, "one"), Node::new(&server, "two"));
     one.set("pjm", "42").await;
     let (Lookup::Hit(entry), _) = two.remote.get(&two.key("pjm"), 11).await else { panic!("no hit") };
-    assert_eq!((entry.payload(), entry.stamp(), entry.fingerprint()), (&b"42"[..], 11, 7));
+    assert_eq!((entry.payload(), entry.stamp(), entry.meta().fingerprint), (&b"42"[..], 11, 7));
     assert!(entry.expires() <= two.clock.steady() + 60_000);
     let Answer::Int(left) = server.say("PTTL", &[&two.remote.core.place(NS, "pjm").entry]).await else { panic!("no life") };
     assert!((80_000..=90_000).contains(&left), "stale time counts: {left}");
