@@ -2,6 +2,8 @@
 //! arguments or the files is one clear sentence and a status that is not zero.
 #![cfg(feature = "cli")]
 
+mod support;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -189,6 +191,21 @@ fn a_replay_without_disk_is_cold_after_the_restart() {
     let text = std::fs::read_to_string(folder.path().join("trace.txt")).expect("the trace");
     let second: std::collections::HashSet<_> = text.lines().take(2_000).skip(1_000).collect();
     assert_eq!(answer["phases"][1]["misses"], second.len(), "each key is missed once more");
+}
+
+#[test]
+fn a_replay_is_warm_from_redis_when_the_folder_is_gone() {
+    let folder = folder();
+    let (trace, server) = (trace(&folder), support::redis::RedisServer::start());
+    let url = server.url();
+    let disk = ["--memory", "4MiB", "--disk", "data", "--disk-capacity", "64MiB"];
+    let arguments = [&["replay", &trace, "--redis", &url, "--restart-at", "50%", "--wipe-disk", "--json"][..], &disk].concat();
+    let answer = object(&run(&folder, &arguments));
+    let (before, after) = (&answer["phases"][0], &answer["phases"][1]);
+    assert_eq!(before["misses"], keys_in(&folder, 1_500));
+    assert_eq!(after["misses"], answer["restart"]["first_requests_after"], "only keys never asked for before are missed");
+    assert!(after["tiers"][2]["hits"].as_u64().is_some_and(|hits| hits > 0), "{after}");
+    assert_eq!(answer["restart"]["wiped_disk"], true);
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub(crate) struct Replay {
     /// Capacity of the disk tier
     #[arg(long, default_value = "1GiB", value_parser = size, requires = "disk")]
     pub(crate) disk_capacity: u64,
-    /// A Redis as third tier, under a key prefix of this run that is emptied at the end
+    /// A Redis as third tier, under a key prefix of this run; its entries are deleted at the end
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
     /// Size of a value where the trace gives none

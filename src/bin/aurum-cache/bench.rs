@@ -12,8 +12,8 @@ use aurum_cache::{Cache, Cached, Namespace, Tier, TtlPolicy};
 use serde_json::json;
 
 use crate::args::Bench;
-use crate::replay::fill;
 use crate::report::{self, Failure, Outcome, Output, Stopwatch, Times};
+use crate::value::fill;
 
 const NAMESPACE: Namespace = Namespace::new("bench");
 

@@ -18,6 +18,7 @@ mod report;
 mod simulate;
 mod trace;
 mod tune;
+mod value;
 
 use std::process::ExitCode;
 

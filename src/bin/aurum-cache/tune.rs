@@ -208,6 +208,8 @@ fn plot(curve: &[Point], advice: &Advice, what: &str, of: fn(f64) -> f64) -> Res
             .x_label_formatter(&|bytes| report::bytes(*bytes as u64))
             .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
             .light_line_style(TRANSPARENT)
+            .label_style(("sans-serif", 14))
+            .axis_desc_style(("sans-serif", 15))
             .draw()?;
         for (label, color, ratio) in
             [("cache", BLUE, (|point: &Point| point.cache) as fn(&Point) -> f64), ("LRU", RED, |point: &Point| point.lru)]
@@ -227,7 +229,13 @@ fn plot(curve: &[Point], advice: &Advice, what: &str, of: fn(f64) -> f64) -> Res
                     .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLACK.mix(0.4)));
             }
         }
-        chart.configure_series_labels().background_style(WHITE.mix(0.9)).border_style(BLACK.mix(0.3)).draw()?;
+        chart
+            .configure_series_labels()
+            .label_font(("sans-serif", 14))
+            .position(SeriesLabelPosition::MiddleRight)
+            .background_style(WHITE.mix(0.9))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
         area.present()?;
     }
     Ok(svg)

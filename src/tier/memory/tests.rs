@@ -1,3 +1,5 @@
+//! The tier against its promises, a naive model, and threads.
+
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
