@@ -257,6 +257,7 @@ fn version(key: &str, text: &str) -> Option<u64> {
 
 async fn storm(cache: Cache) {
     let first: u64 = given("FIRST").parse().unwrap();
+    say("running"); // before the first writer says anything
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let cache = cache.clone();
@@ -299,7 +300,6 @@ async fn storm(cache: Cache) {
             })
         })
         .collect();
-    say("running");
     for writer in writers {
         writer.await.unwrap();
     }

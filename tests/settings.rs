@@ -54,8 +54,11 @@ async fn child() {
     }
 }
 
+/// Variables and their values.
+type Environment<'a> = &'a [(&'a str, &'a str)];
+
 /// What a process says that loads these settings.
-fn load(toml: Option<&str>, environment: &[(&str, &str)], role: &str) -> String {
+fn load(toml: Option<&str>, environment: Environment, role: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.toml");
     if let Some(toml) = toml {
@@ -97,8 +100,7 @@ fn the_global_cache_opens_from_the_settings_once() {
 
 #[test]
 fn what_is_unknown_or_wrong_is_refused_by_name() {
-    #[allow(clippy::type_complexity)] // a table of cases
-    let table: [(&str, &[(&str, &str)], &str); 10] = [
+    let table: [(&str, Environment, &str); 10] = [
         ("[memory]\ncapasity = \"16MiB\"", &[], "capasity"),
         ("[memry]\ncapacity = \"16MiB\"", &[], "memry"),
         ("[memory]\ncapacity = \"plenty\"", &[], "memory.capacity"),
