@@ -208,10 +208,10 @@ impl Cache {
     {
         let key = self.engine.hasher.key(ns, key).map_err(FetchError::Rejected)?;
         // A hit that needs no refresh costs what a `get` costs.
-        if self.engine.governance.of(key.id).refresh_ahead.is_none() {
-            if let Some(hit) = self.resident::<T>(&key) {
-                return Ok(hit);
-            }
+        if self.engine.governance.of(key.id).refresh_ahead.is_none()
+            && let Some(hit) = self.resident::<T>(&key)
+        {
+            return Ok(hit);
         }
         let load = loader::<T, F, Fut, E>(fetch);
         let fetched = Box::pin(self.engine.fetch(&key, self.want::<T>(), policy, load, |error| error.is::<E>())).await;

@@ -27,10 +27,11 @@ impl Engine {
             if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
                 return;
             }
-            if found.tier == Tier::Redis && self.lands_on_disk(&found.entry) {
-                if let Some(disk) = &self.disk {
-                    disk.offer(&found.entry);
-                }
+            if found.tier == Tier::Redis
+                && self.lands_on_disk(&found.entry)
+                && let Some(disk) = &self.disk
+            {
+                disk.offer(&found.entry);
             }
             let put = self.memory.put(key, found.entry.clone());
             if self.undo_if_covered(key, fill.stamp.stamp) {
@@ -70,10 +71,10 @@ impl Engine {
         // Redis knows of a write or an invalidation on another node that came after our loader began.
         let _gate = self.gates.write(key.hash);
         let is_ours = |resident: &Entry| std::ptr::eq(resident.payload(), entry.payload());
-        if self.memory.remove_if(key, is_ours).is_some() || on_set {
-            if let Some(disk) = &self.disk {
-                disk.remove(key);
-            }
+        if (self.memory.remove_if(key, is_ours).is_some() || on_set)
+            && let Some(disk) = &self.disk
+        {
+            disk.remove(key);
         }
         false
     }

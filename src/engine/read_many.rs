@@ -40,10 +40,10 @@ impl Engine {
         }
         self.ask_redis(&mut open, want, &mut answers).await;
         for Open { at, key, miss, .. } in open {
-            if answers[at].is_none() {
-                if let Read::Miss { cause, .. } = miss.into_read(self, &key) {
-                    self.recorder.miss(key.id, cause);
-                }
+            if answers[at].is_none()
+                && let Read::Miss { cause, .. } = miss.into_read(self, &key)
+            {
+                self.recorder.miss(key.id, cause);
             }
         }
         answers

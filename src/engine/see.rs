@@ -36,21 +36,19 @@ impl Engine {
         if let Some(entry) = self.memory.peek(key).filter(live) {
             self.add(&mut info, Tier::Memory, &entry);
         }
-        if let Some(disk) = &self.disk {
-            if let Lookup::Hit(entry) = disk.get(key).await {
-                if live(&entry) {
-                    self.add(&mut info, Tier::Disk, &entry);
-                }
-            }
+        if let Some(disk) = &self.disk
+            && let Lookup::Hit(entry) = disk.get(key).await
+            && live(&entry)
+        {
+            self.add(&mut info, Tier::Disk, &entry);
         }
         if let Some(remote) = &self.remote {
             let stamp = self.rules.now();
-            if !self.rules.bar_redis(key.id, key.text) {
-                if let (Lookup::Hit(entry), _) = remote.get(key, stamp).await {
-                    if live(&entry) {
-                        self.add(&mut info, Tier::Redis, &entry);
-                    }
-                }
+            if !self.rules.bar_redis(key.id, key.text)
+                && let (Lookup::Hit(entry), _) = remote.get(key, stamp).await
+                && live(&entry)
+            {
+                self.add(&mut info, Tier::Redis, &entry);
             }
         }
         info
@@ -74,10 +72,10 @@ impl Engine {
         if self.memory.peek(key).is_some_and(|entry| live(&entry)) {
             return true;
         }
-        if let Some(disk) = &self.disk {
-            if matches!(disk.get(key).await, Lookup::Hit(entry) if live(&entry)) {
-                return true;
-            }
+        if let Some(disk) = &self.disk
+            && matches!(disk.get(key).await, Lookup::Hit(entry) if live(&entry))
+        {
+            return true;
         }
         match &self.remote {
             Some(remote) if !self.rules.bar_redis(key.id, key.text) => {

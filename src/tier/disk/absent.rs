@@ -1,8 +1,6 @@
 //! The disk tier of a build without the feature `disk`: it cannot be opened, holds nothing, and answers so.
 
-use std::path::Path;
-
-use super::{DiskConfig, DiskCounts, InspectedEntry, Inspection, Removal};
+use super::{DiskConfig, DiskCounts, Removal};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
@@ -99,9 +97,4 @@ impl Disk {
     pub(crate) async fn events(&self) -> Result<Vec<(u64, Vec<u8>)>, Error> {
         Ok(Vec::new())
     }
-}
-
-/// Looking into a folder needs the feature too.
-pub(crate) fn inspect(_: &Path, _: &mut dyn FnMut(InspectedEntry<'_>)) -> Result<Inspection, Error> {
-    Err(left_out())
 }

@@ -96,10 +96,10 @@ impl Writer {
         while let Some((ops, bytes)) = self.wait() {
             let result = self.append(ops);
             self.settle(bytes, result);
-            if std::mem::take(&mut self.shared.queue.lock().tidy) {
-                if let Err(error) = self.tidy() {
-                    self.shared.go_down(&Error::io(self.shared.subject(), error));
-                }
+            if std::mem::take(&mut self.shared.queue.lock().tidy)
+                && let Err(error) = self.tidy()
+            {
+                self.shared.go_down(&Error::io(self.shared.subject(), error));
             }
         }
         if let Err(error) = self.shared.sync() {

@@ -138,6 +138,7 @@ impl RedisUrl {
     }
 
     /// Is the connection encrypted?
+    #[cfg(any(test, feature = "tls"))]
     pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
     }
