@@ -138,7 +138,7 @@ impl RedisUrl {
     }
 
     /// Is the connection encrypted?
-    #[cfg(any(test, feature = "tls"))]
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))] // asked only where there is TLS
     pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
     }
