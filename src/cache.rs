@@ -135,7 +135,7 @@ impl Cache {
     /// Writes a value to every tier of its policy. When it returns, a later read here sees this value or a newer one.
     ///
     /// With a disk policy the value is readable at once and in the log within milliseconds; [`flush`](Self::flush) says when it survives a
-    /// power cut. A Redis that does not answer fails nothing: it is counted, and its old copy is barred until it is replaced.
+    /// power cut. A value that is larger than a share of memory and than half a segment of the disk is held by Redis alone, or by nothing, and counted. A Redis that does not answer fails nothing: it is counted, and its old copy is barred until it is replaced.
     ///
     /// # Errors
     ///

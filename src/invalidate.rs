@@ -13,7 +13,8 @@ use crate::pattern::Pattern;
 /// An invalidation; happens when it is awaited.
 ///
 /// When it returns, no later read returns what was there before, in any tier, nor after a restart; and on no other node, once the log has reached it. What
-/// is written after the call survives. Dropped halfway, it is in force for this process's reads and may be partly swept.
+/// is written after the call survives. An error of kind [`TierDown`](crate::ErrorKind::TierDown) says that the disk did not take the tombstones: it is in force in this
+/// process, and the disk makes up for it when it is back, but not if the process is killed before. Dropped halfway, it is in force for this process's reads and may be partly swept.
 ///
 /// ```
 /// use aurum_cache::{Cache, Namespace, TtlPolicy};

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::clock::Clock;
 use crate::coherence::{Message, Origin};
 use crate::engine::state::Engine;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::invalidation::event::{InvalidationEvent, Scope};
 use crate::invalidation::rule::Rule;
 use crate::key::Key;
@@ -37,12 +37,19 @@ pub(crate) struct Because {
 }
 
 /// How many keys left each tier, and how many distinct ones in all.
-#[derive(Default)]
 struct Tally {
     memory: u64,
     disk: u64,
     redis: u64,
     count: u64,
+    /// Why the tombstones are not in the disk's log yet, if they are not.
+    durable: Result<(), Error>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { memory: 0, disk: 0, redis: 0, count: 0, durable: Ok(()) }
+    }
 }
 
 impl Engine {
@@ -61,7 +68,7 @@ impl Engine {
         let mut tally = Tally { memory: memory.into(), ..Tally::default() };
         if let (Some(disk), Some(removal)) = (&self.disk, removal) {
             tally.disk = removal.existed.into();
-            self.noted(Tier::Disk, disk.settled(removal.ticket).await);
+            tally.durable = self.durable(disk.settled(removal.ticket).await.map(drop));
         }
         if let Some(redis) = redis {
             tally.redis = self.noted(Tier::Redis, redis.await).unwrap_or(false).into();
@@ -71,7 +78,7 @@ impl Engine {
             self.departed.note(key.hash, MissCause::Invalidated);
         }
         let scope = Scope::Key(key.text.to_owned());
-        Ok(self.record(scope, Some(key.namespace()), because, tally, took.elapsed()).await)
+        self.record(scope, Some(key.namespace()), because, tally, took.elapsed()).await
     }
 
     /// Invalidates what a pattern matches in a namespace, a whole namespace, or everything.
@@ -106,7 +113,7 @@ impl Engine {
             (None, Some(_)) => Scope::Namespace,
             (None, None) => Scope::All,
         };
-        Ok(self.record(scope, namespace, because, tally, took.elapsed()).await)
+        self.record(scope, namespace, because, tally, took.elapsed()).await
     }
 
     /// Removes from memory and disk what the rule covers; the rule is in force already.
@@ -134,7 +141,10 @@ impl Engine {
             let matches = matches.as_ref().map(|matches| matches as &(dyn Fn(&str) -> bool + Send + Sync));
             let prefix = pattern.map_or("", Pattern::literal_prefix);
             let gone = disk.remove_matching(namespace, matches, prefix, position).await;
-            let gone = self.noted(Tier::Disk, gone).unwrap_or_default();
+            let gone = gone.unwrap_or_else(|error| {
+                tally.durable = self.durable(Err(error));
+                Vec::new()
+            });
             tally.disk = gone.len() as u64;
             dead.extend(gone);
         }
@@ -219,12 +229,22 @@ impl Engine {
         because: Because,
         tally: Tally,
         took: Duration,
-    ) -> InvalidationEvent {
+    ) -> Result<InvalidationEvent, Error> {
         let event = Self::event(self.clock.now(), self.node.clone(), scope, namespace, because, &tally, took);
         self.recorder.invalidated(event.count);
         self.keep(event.clone()).await;
         self.keep_repairs().await;
-        event
+        tally.durable.map(|()| event)
+    }
+
+    /// What a disk that did not take its tombstones means to the caller.
+    fn durable(&self, settled: Result<(), Error>) -> Result<(), Error> {
+        settled.map_err(|error| {
+            tracing::warn!(%error, "the disk did not take the tombstones of an invalidation");
+            self.recorder.error(Tier::Disk);
+            let advice = "is in force in this process, but the disk did not take it: a process killed now could serve the values again; repair the disk and repeat it";
+            Error::caused(ErrorKind::TierDown, "invalidation", advice, error)
+        })
     }
 
     fn event(
@@ -238,7 +258,7 @@ impl Engine {
     ) -> InvalidationEvent {
         let Because { reason, triggered_by } = because;
         let namespace = namespace.map(|namespace| namespace.name().to_owned());
-        let Tally { memory, disk, redis, count } = *tally;
+        let Tally { memory, disk, redis, count, .. } = *tally;
         InvalidationEvent { at, scope, namespace, reason, triggered_by, node, count, memory, disk, redis, took }
     }
 

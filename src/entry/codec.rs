@@ -3,7 +3,7 @@
 //! One allocation an entry, immutable once built:
 //!
 //! ```text
-//! | Head (48 bytes) | key | padding to 16 | payload |
+//! | Head (64 bytes) | key | padding to 16 | payload |
 //! ```
 //!
 //! so that the payload, a rkyv archive, is 16-aligned wherever it came from (sled's and Redis' buffers are not). The

@@ -12,6 +12,5 @@
 pub(crate) mod codec;
 pub(crate) mod header;
 
-#[allow(unused_imports)]
 pub(crate) use codec::{Claim, Entry, Form, Meta, Typed};
 pub(crate) use header::Header;

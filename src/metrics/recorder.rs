@@ -10,8 +10,6 @@
 //!
 //! Latencies go into histograms behind short mutexes: [`Recorder::sample`] lets one in 64 of a thread's operations be timed
 //! for memory, where a clock read would be a third of the operation; disk and Redis are always timed.
-//!
-//! Tried and left: one `fetch_add` on striped counters, 7 ns a count where this is below 1 ns.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
