@@ -32,7 +32,8 @@ const TIERS: [&str; 3] = ["memory", "disk", "remote"];
 const MAX_LINES: usize = 450;
 
 /// Files that may be longer, up to how many lines, and why.
-const LONGER: [(&str, usize, &str); 3] = [
+const LONGER: [(&str, usize, &str); 4] = [
+    ("src/tier/disk/tests.rs", 620, "what the disk tier promises, fault by fault; to be split"),
     ("src/entry/codec.rs", 700, "all rkyv and its unsafe in one place"),
     ("src/metrics/recorder.rs", 740, "counters with the tests that count them; to be split"),
     ("src/tier/disk/catalogue.rs", 600, "all that says sled in one place"),
