@@ -1,5 +1,7 @@
 //! The numbers: what was asked is what is counted.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use aurum_cache::{Cache, Clock, Namespace, Tier, TierState, TtlPolicy};

@@ -1,5 +1,7 @@
 //! Bad input: an error that names the thing and what to do; nothing is lost, nothing panics.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::path::Path;

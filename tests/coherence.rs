@@ -1,5 +1,7 @@
 //! Two nodes over one Redis: what one declares dead or overwrites, the other does not serve.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The recipe of `get_or_fetch`: one loader however many callers, and what they get when it is late or fails.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! The old interface still compiles, warns, and shares the new cache: `general`, `medium`.
+
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
 #![allow(deprecated)] // it is what this file tests
 
 mod support;

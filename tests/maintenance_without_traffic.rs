@@ -1,5 +1,7 @@
 //! What happens when nobody calls: expired entries leave, space comes back, tiers are looked after.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::path::Path;

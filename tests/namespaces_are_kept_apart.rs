@@ -1,5 +1,7 @@
 //! A key in one namespace is never seen in another, in any tier.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use aurum_cache::{Cache, Namespace, TtlPolicy};

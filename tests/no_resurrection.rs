@@ -1,6 +1,8 @@
 //! After an invalidation returns, nothing older is ever read again: not from another tier, not by what was
 //! in flight, not after a restart, not after a kill -9.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::collections::HashMap;

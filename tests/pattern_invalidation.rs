@@ -1,5 +1,7 @@
 //! What a pattern covers dies, and nothing else; who said so, why, when and how much is known.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Where an entry lives, policy by policy, as the placement table says.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use aurum_cache::{Cache, Namespace, Tier, TtlPolicy};

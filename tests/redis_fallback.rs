@@ -1,5 +1,7 @@
 //! Redis with memory fallback: the server dies, hangs or is cut off, and the cache goes on.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use aurum_cache::{Cache, Namespace, Tier, TierState, TtlPolicy};

@@ -1,5 +1,7 @@
 //! A deploy changes a type: old bytes are counted misses, never misread, and everything else stays warm.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::path::Path;

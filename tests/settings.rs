@@ -2,6 +2,8 @@
 //!
 //! The environment of a process belongs to all its threads, so what depends on it runs in child processes.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use aurum_cache::{Cache, CacheConfig, ErrorKind, Namespace, Tier, TtlPolicy};

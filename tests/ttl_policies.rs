@@ -1,5 +1,7 @@
 //! The six lives, decided at the read, enforced by maintenance, prolonged by nothing.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! One handle, one set of verbs, whatever is underneath: memory alone, with a disk, with Redis, with both.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::sync::Arc;

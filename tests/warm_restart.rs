@@ -1,5 +1,7 @@
 //! A warm cache survives a restart, a clean one and a kill -9, and nothing lives longer for it.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Warming: values are loaded before anybody asks, a few at a time, and only where they are missing.
 
+#![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
+
 mod support;
 
 use std::sync::Arc;
