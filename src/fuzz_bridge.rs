@@ -38,7 +38,7 @@ pub fn header(input: &[u8]) {
     let decode = |header: &[u8; Header::LEN]| {
         let Ok(entry) = Entry::decode(&key, header, payload, &clock, None) else { return };
         let Ok(read) = Header::parse(header) else { panic!("decoded what does not parse") };
-        assert!(entry.is_of(&key) && entry.payload() == payload && entry.fingerprint() == read.fingerprint);
+        assert!(entry.is_of(&key) && entry.payload() == payload && entry.meta().fingerprint == read.fingerprint);
         assert!(entry.created() <= clock.steady(), "older than now");
         assert!(entry.expires() <= clock.steady().saturating_add(read.expires - read.created), "longer than its life");
         assert!(entry.stale_until() >= entry.expires(), "stale before expired");

@@ -86,7 +86,7 @@ impl Pattern {
     }
 
     /// A pattern that matches `text` and nothing else (if it is not too long when escaped).
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn literal(text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         for char in text.chars() {
