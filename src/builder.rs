@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -140,6 +141,7 @@ impl Builder {
             coherence: Mutex::new(None),
             repairs_kept: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            ended: OnceCell::new(),
             tasks: Mutex::default(),
             maintenance: config.maintenance.interval,
             clock,

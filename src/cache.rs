@@ -1,6 +1,7 @@
-//! [`Cache`]: the handle. Types end here; below everything is bytes.
+//! [`Cache`]: the handle, one method an act of a user. Types end in [`typed`]; below everything is bytes.
 
-use std::any::Any;
+pub(crate) mod typed;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,21 +10,18 @@ use tokio::sync::OnceCell;
 
 use crate::builder::Builder;
 use crate::config::CacheConfig;
-use crate::engine::fetch::{Fetched, Load, LoadError, Make};
+use crate::engine::read::Resident;
 use crate::engine::see::EntryInfo;
-use crate::engine::state::{Engine, Found, Verdict, Want};
-use crate::entry::{Claim, Entry, Form};
+use crate::engine::state::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::fetch_error::FetchError;
 use crate::health::Health;
 use crate::invalidate::Invalidate;
 use crate::invalidation::event::InvalidationEvent;
-use crate::key::Key;
-use crate::metrics::{Analytics, MissCause, Verb};
+use crate::metrics::Analytics;
 use crate::namespace::Namespace;
 use crate::payload::Payload;
 use crate::policy::TtlPolicy;
-use crate::tier::Tier;
 use crate::view::Cached;
 
 /// One cache over memory, disk and Redis. Cheap to clone; clones share everything.
@@ -31,6 +29,18 @@ use crate::view::Cached;
 /// A read cannot fail, it can only miss: what goes wrong below is counted and shown in [`health`](Self::health). When the last handle is
 /// dropped without [`close`](Self::close), everything that was set to land on disk is there, but memory's warm set is as old as the
 /// last hot list (30 rounds of maintenance).
+///
+/// ```
+/// use aurum_cache::{Cache, Namespace, TtlPolicy};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder().memory(8 << 20).open().await?;
+/// cache.set(Namespace::GENERAL, "greeting", "good morning", TtlPolicy::Medium).await?;
+/// assert_eq!(cache.get::<str>(Namespace::GENERAL, "greeting").await.as_deref(), Some("good morning"));
+/// assert_eq!(cache.invalidate(Namespace::GENERAL, "greeting").await?.count, 1);
+/// assert!(cache.get::<str>(Namespace::GENERAL, "greeting").await.is_none());
+/// cache.close().await?;
+/// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Cache {
     pub(crate) engine: Arc<Engine>,
@@ -76,57 +86,98 @@ impl Cache {
 
     /// Finds a value in memory, on disk or in Redis. `None` if no tier has it fresh, whole and of type `T`, or if the key is not allowed.
     ///
-    /// A resident value costs one look into memory and one reference count. Cancel safe.
+    /// A resident value costs one look into memory and one reference count. What a lower tier has is promoted on the way.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe at any await. Dropped while a lower tier is asked, it counts as neither hit nor miss.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache, Namespace, TtlPolicy, cacheable};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # #[cacheable] struct Curve { hub: String, prices: Vec<f64> }
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// let curve = Curve { hub: "pjm".into(), prices: vec![31.5, 29.75] };
+    /// cache.set(Namespace::CURVES, "pjm:2026-11", &curve, TtlPolicy::Extended).await?;
+    /// let hit = cache.get::<Curve>(Namespace::CURVES, "pjm:2026-11").await.expect("just set");
+    /// assert_eq!((&*hit.hub, hit.prices[0].to_native()), ("pjm", 31.5)); // a view: nothing was decoded
+    /// assert!(cache.get::<str>(Namespace::CURVES, "pjm:2026-11").await.is_none()); // it is no text
+    /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+    /// ```
     pub async fn get<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
         let key = self.engine.hasher.key(ns, key).ok()?;
         match self.resident::<T>(&key) {
-            Some(hit) => Some(hit),
-            None => Box::pin(self.get_below::<T>(&key)).await,
+            Resident::Hit(hit) => Some(hit),
+            Resident::Absent if self.engine.is_memory_only() => {
+                self.count_resident_miss(&key, self.engine.why_absent(&key));
+                None
+            }
+            Resident::Absent | Resident::Refused => Box::pin(self.get_below::<T>(&key)).await,
         }
     }
 
-    /// Finds a value in memory only; never waits. A value that lies below is a miss here.
+    /// Finds a value in memory only; never waits and needs no runtime. A value that lies below is a miss here.
     pub fn get_resident<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
         let key = self.engine.hasher.key(ns, key).ok()?;
-        let hit = self.resident::<T>(&key);
-        if hit.is_none() {
-            self.count_resident_miss(&key);
-        }
-        hit
+        let resident = self.resident::<T>(&key);
+        self.hit_or_counted_miss(&key, resident, self.fingerprint::<T>())
     }
 
     /// Runs `read` on a value in memory, without a reference count: the fastest read there is. `None` as [`get_resident`](Self::get_resident).
     ///
-    /// Keep `read` short: removed entries are not freed while it runs.
+    /// Keep `read` short: removed entries are not freed while it runs. It may use the cache itself. A panic in it passes through and harms nothing.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache, Namespace, TtlPolicy};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// cache.set(Namespace::GENERAL, "text", "words", TtlPolicy::Long).await?;
+    /// assert_eq!(cache.with_resident::<str, _>(Namespace::GENERAL, "text", |text| text.len()), Some(5));
+    /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+    /// ```
     pub fn with_resident<T: Payload + ?Sized, R>(&self, ns: Namespace, key: &str, read: impl FnOnce(&T::View) -> R) -> Option<R> {
         let key = self.engine.hasher.key(ns, key).ok()?;
         let took = self.engine.recorder.sample();
         let fingerprint = self.fingerprint::<T>();
-        let result = self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read));
-        if result.is_some() {
+        let resident = self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read));
+        if let Resident::Hit(_) = resident {
             self.count_resident_hit(&key, took);
-        } else {
-            self.count_resident_miss(&key);
         }
-        result
+        self.hit_or_counted_miss(&key, resident, fingerprint)
     }
 
-    /// Finds many values of one namespace, in the order of `keys`; one round trip to Redis for all that are not nearer.
+    /// Finds many values of one namespace, in the order of `keys`; one round trip to Redis for all that are not nearer. A key that is asked for
+    /// twice is answered twice, one that is not allowed with `None`. No keys, no answers.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
     pub async fn get_many<T: Payload + ?Sized>(&self, ns: Namespace, keys: &[&str]) -> Vec<Option<Cached<T>>> {
         let keys: Vec<_> = keys.iter().map(|key| self.engine.hasher.key(ns, key).ok()).collect();
         let found = Box::pin(self.engine.read_many(&keys, self.want::<T>())).await;
         found.into_iter().map(|found| found.and_then(|found| self.cached(found))).collect()
     }
 
-    /// Does any tier hold a live value of this key, of whatever type? Counts as no hit and moves nothing.
+    /// Does any tier hold a live value of this key, of whatever type? Counts as no hit and moves nothing. `false` if the tier that holds it is
+    /// down, and for a key that is not allowed.
     pub async fn contains(&self, ns: Namespace, key: &str) -> bool {
         match self.engine.hasher.key(ns, key) {
-            Ok(key) => self.engine.contains(&key).await,
+            Ok(key) => self.engine.contains(&key, None).await,
             Err(_) => false,
         }
     }
 
-    /// What is known of an entry, and which tiers hold it. Counts as no hit and moves nothing.
+    /// What is known of an entry, and which tiers hold it. Counts as no hit and moves nothing. `None` where [`contains`](Self::contains) is `false`.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache, Namespace, Tier, TtlPolicy};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// cache.set(Namespace::GENERAL, "text", "words", TtlPolicy::Long).await?;
+    /// let info = cache.describe(Namespace::GENERAL, "text").await.expect("just set");
+    /// assert_eq!((info.tiers, info.bytes, info.policy), (vec![Tier::Memory], 5, TtlPolicy::Long));
+    /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+    /// ```
     pub async fn describe(&self, ns: Namespace, key: &str) -> Option<EntryInfo> {
         let key = self.engine.hasher.key(ns, key).ok()?;
         self.engine.describe(&key).await
@@ -135,7 +186,10 @@ impl Cache {
     /// Writes a value to every tier of its policy. When it returns, a later read here sees this value or a newer one.
     ///
     /// With a disk policy the value is readable at once and in the log within milliseconds; [`flush`](Self::flush) says when it survives a
-    /// power cut. A value that is larger than a share of memory and than half a segment of the disk is held by Redis alone, or by nothing, and counted. A Redis that does not answer fails nothing: it is counted, and its old copy is barred until it is replaced.
+    /// power cut. While the disk's queue is full, a `set` of a disk policy waits.
+    ///
+    /// A value that is larger than a share of memory and than half a segment of the disk is held by Redis alone, or by nothing, and counted. A Redis
+    /// that does not answer fails nothing: it is counted, and its old copy is barred until it is replaced.
     ///
     /// # Errors
     ///
@@ -157,6 +211,20 @@ impl Cache {
     /// # Errors
     ///
     /// As [`set`](Self::set). A bad key or policy is found before anything is written; otherwise those before the failing one are written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Each value is in all tiers of its policy or in none; those that come later in `entries` may be missing.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache, Namespace, TtlPolicy};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// cache.set_many(Namespace::GENERAL, &[("a", "one"), ("b", "two")], TtlPolicy::Short).await?;
+    /// let found = cache.get_many::<str>(Namespace::GENERAL, &["b", "absent", "a"]).await;
+    /// assert_eq!(found.iter().map(|hit| hit.as_deref()).collect::<Vec<_>>(), [Some("two"), None, Some("one")]);
+    /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+    /// ```
     pub async fn set_many<T: Payload + ?Sized>(
         &self,
         ns: Namespace,
@@ -188,11 +256,26 @@ impl Cache {
     /// # Errors
     ///
     /// [`FetchError::Fetch`] with the loader's error, unless a stale value may stand in; `TimedOut`, `Panicked`; `Rejected` for a bad key, a refused
-    /// policy, a value over the limit, or a loader that asks for its own key.
+    /// policy, a value over the limit, a closed cache, or a loader that would wait for itself: one that asks for its own key, or `a` for `b` and `b` for
+    /// `a`. That is known of what a loader asks in its own task; of what it spawns, only `hard_timeout` ends a circle.
     ///
     /// # Cancel safety
     ///
     /// Safe; the loader goes on and its value lands.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache, Namespace, TtlPolicy};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// let load = || async { Ok::<_, std::io::Error>(vec![31.5, 29.75]) }; // asks a slow source
+    /// let prices = cache.get_or_fetch(Namespace::CURVES, "pjm", TtlPolicy::Short, load).await.expect("the source answered");
+    /// assert_eq!(prices.len(), 2);
+    /// // That there is nothing is a value as well, and spares the source:
+    /// let nothing = || async { Ok::<Option<f64>, std::io::Error>(None) };
+    /// let price = cache.get_or_fetch(Namespace::CURVES, "no-such-hub", TtlPolicy::UltraShort, nothing).await.expect("answered");
+    /// assert!(price.is_none());
+    /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+    /// ```
     pub async fn get_or_fetch<T, F, Fut, E>(
         &self,
         ns: Namespace,
@@ -209,42 +292,23 @@ impl Cache {
         let key = self.engine.hasher.key(ns, key).map_err(FetchError::Rejected)?;
         // A hit that needs no refresh costs what a `get` costs.
         if self.engine.governance.of(key.id).refresh_ahead.is_none()
-            && let Some(hit) = self.resident::<T>(&key)
+            && let Resident::Hit(hit) = self.resident::<T>(&key)
         {
             return Ok(hit);
         }
-        let load = loader::<T, F, Fut, E>(fetch);
-        let fetched = Box::pin(self.engine.fetch(&key, self.want::<T>(), policy, load, |error| error.is::<E>())).await;
+        let wanted = self.wanted::<T, E>(&key, policy).map_err(FetchError::Rejected)?;
+        let load = typed::loader::<T, F, Fut, E>(fetch);
+        let fetched = Box::pin(self.engine.fetch(&key, wanted, load)).await;
         self.fetched(fetched)
     }
 
-    /// Loads the value unless a flight of its key is under way, and waits for it; for warming, which counts as no read.
-    pub(crate) async fn load<T, F, Fut, E>(
-        &self,
-        ns: Namespace,
-        key: &str,
-        policy: TtlPolicy,
-        fetch: F,
-    ) -> Result<Cached<T>, FetchError<E>>
-    where
-        T: Payload,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        E: Send + Sync + 'static,
-    {
-        let key = self.engine.hasher.key(ns, key).map_err(FetchError::Rejected)?;
-        let life = self.engine.govern(&key, policy).map_err(FetchError::Rejected)?;
-        let load = loader::<T, F, Fut, E>(fetch);
-        let fetched = self.engine.load(&key, self.want::<T>(), policy, life, load, |error| error.is::<E>(), None, None).await;
-        self.fetched(fetched)
-    }
-
-    /// Invalidates one key in every tier and on every node. Await the returned builder.
+    /// Invalidates one key in every tier and on every node. Await the returned builder; [`Invalidate`] says what holds then.
     pub fn invalidate(&self, ns: Namespace, key: &str) -> Invalidate<'_> {
         Invalidate::key(self, ns, key)
     }
 
-    /// Invalidates what a glob matches in a namespace, in every tier and on every node; Redis' syntax (`*`, `?`, `[a-c]`, `\`).
+    /// Invalidates what a glob matches in a namespace, in every tier and on every node; Redis' syntax (`*`, `?`, `[a-c]`, `\`). Put a `\` before a sign
+    /// that is meant as it is, where the text comes from a user.
     pub fn invalidate_pattern(&self, ns: Namespace, pattern: &str) -> Invalidate<'_> {
         Invalidate::pattern(self, ns, pattern)
     }
@@ -265,11 +329,34 @@ impl Cache {
     }
 
     /// A snapshot of all counters since open.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache, Namespace, Tier, TtlPolicy};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// cache.set(Namespace::GENERAL, "k", "v", TtlPolicy::Short).await?;
+    /// cache.get::<str>(Namespace::GENERAL, "k").await;
+    /// cache.get::<str>(Namespace::GENERAL, "absent").await;
+    /// let analytics = cache.analytics();
+    /// assert_eq!((analytics.hits, analytics.misses, analytics.miss_causes.absent), (1, 1, 1));
+    /// assert_eq!(analytics.tier(Tier::Memory).entries, 1);
+    /// println!("{analytics}"); // a table
+    /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+    /// ```
     pub fn analytics(&self) -> Analytics {
         self.engine.analytics()
     }
 
-    /// How the cache and its tiers are doing; asks Redis.
+    /// How the cache and its tiers are doing; asks Redis, for no longer than its timeout.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// let health = cache.health().await;
+    /// assert!(health.is_healthy, "{health}");
+    /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+    /// ```
     pub async fn health(&self) -> Health {
         self.engine.health().await
     }
@@ -279,15 +366,25 @@ impl Cache {
     /// # Errors
     ///
     /// What the disk says; [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe; the sync goes on, but nobody learns how it ended.
     pub async fn flush(&self) -> Result<(), Error> {
         self.engine.flush().await
     }
 
-    /// Stops the tasks, keeps the warm set for the next open, closes the tiers. Idempotent. Afterwards every read misses and every write fails with [`ErrorKind::Closed`].
+    /// Stops the tasks, keeps the warm set for the next open, closes the tiers. Afterwards every read misses and every write fails with
+    /// [`ErrorKind::Closed`]; a loader that is under way answers those who wait for it, and is not kept. Idempotent: a second call waits for the
+    /// first and returns the same.
     ///
     /// # Errors
     ///
     /// What the disk says of the last writes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped halfway, the cache is closed to its users; call it again to finish.
     pub async fn close(&self) -> Result<(), Error> {
         self.engine.close().await
     }
@@ -303,101 +400,6 @@ impl Cache {
     pub async fn run_maintenance(&self) {
         self.engine.maintain().await;
     }
-
-    async fn get_below<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Option<Cached<T>> {
-        let found = self.engine.read(key, self.want::<T>()).await?;
-        self.cached(found)
-    }
-
-    #[inline]
-    fn resident<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Option<Cached<T>> {
-        let took = self.engine.recorder.sample();
-        let fingerprint = self.fingerprint::<T>();
-        let entry = self.engine.resident(key, |entry| entry.view::<T::Form>(fingerprint).is_some().then(|| entry.clone()))?;
-        self.count_resident_hit(key, took);
-        self.cached(Found { entry, tier: Tier::Memory })
-    }
-
-    #[inline]
-    fn count_resident_hit(&self, key: &Key<'_>, took: Option<crate::clock::Stopwatch>) {
-        self.engine.recorder.hit(Tier::Memory, key.id);
-        if let Some(took) = took {
-            self.engine.recorder.timed(Tier::Memory, Verb::Get, took.elapsed());
-        }
-    }
-
-    #[cold]
-    fn count_resident_miss(&self, key: &Key<'_>) {
-        self.engine.recorder.tier_miss(Tier::Memory);
-        let cause = self.engine.departed.cause(key.hash).unwrap_or(MissCause::Absent);
-        self.engine.recorder.miss(key.id, cause);
-    }
-
-    async fn write<T: Payload + ?Sized>(
-        &self,
-        key: &Key<'_>,
-        value: &T,
-        policy: TtlPolicy,
-    ) -> Result<Option<crate::engine::write::Shared>, Error> {
-        let fingerprint = self.fingerprint::<T>();
-        let write = self.engine.prepare(key, policy).await?;
-        T::Form::encode(value, |payload| self.engine.write(key, payload, write, fingerprint, Entry::vouch::<T::Form>))?
-    }
-
-    fn fetched<T: Payload, E: Send + Sync + 'static>(&self, fetched: Fetched) -> Result<Cached<T>, FetchError<E>> {
-        match fetched {
-            Fetched::Served(found) => {
-                self.cached(found).ok_or_else(|| FetchError::Rejected(Error::corrupt("value", "does not validate")))
-            }
-            Fetched::Failed(error) => match error.downcast::<E>() {
-                Ok(error) => Err(FetchError::Fetch(error)),
-                Err(_) => Err(FetchError::TimedOut),
-            },
-            Fetched::TimedOut => Err(FetchError::TimedOut),
-            Fetched::Panicked(message) => Err(FetchError::Panicked(message)),
-            Fetched::Rejected(error) => Err(FetchError::Rejected(error)),
-        }
-    }
-
-    #[inline]
-    fn cached<T: Payload + ?Sized>(&self, found: Found) -> Option<Cached<T>> {
-        match found.entry.claim::<T::Form>(self.fingerprint::<T>()) {
-            Claim::Typed(bytes) => Some(Cached::new(bytes, found.tier, &self.engine.clock)),
-            Claim::Foreign | Claim::Damaged => None,
-        }
-    }
-
-    #[inline]
-    fn fingerprint<T: Payload + ?Sized>(&self) -> u64 {
-        T::FINGERPRINT ^ self.engine.salt
-    }
-
-    fn want<T: Payload + ?Sized>(&self) -> Want {
-        let check = |entry: &Entry, fingerprint| match entry.clone().claim::<T::Form>(fingerprint) {
-            Claim::Typed(_) => Verdict::Yes,
-            Claim::Foreign => Verdict::Foreign,
-            Claim::Damaged => Verdict::Damaged,
-        };
-        Want { fingerprint: self.fingerprint::<T>(), check }
-    }
-}
-
-/// The user's loader with its types taken off.
-fn loader<T, F, Fut, E>(fetch: F) -> Load
-where
-    T: Payload,
-    F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, E>> + Send + 'static,
-    E: Send + Sync + 'static,
-{
-    Box::pin(async move {
-        let value = fetch().await.map_err(|error| Arc::new(error) as Arc<dyn Any + Send + Sync> as LoadError)?;
-        Ok(Box::new(move |build: &mut dyn FnMut(&[u8]) -> Entry| {
-            let entry = T::Form::encode(&value, build)?;
-            entry.vouch::<T::Form>();
-            Ok(entry)
-        }) as Make)
-    })
 }
 
 impl std::fmt::Debug for Cache {

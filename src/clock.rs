@@ -72,13 +72,7 @@ enum Source {
 impl Clock {
     /// The system's clock; what a cache uses unless told otherwise.
     pub fn system() -> Self {
-        static SYSTEM: OnceLock<Clock> = OnceLock::new();
-        let clock = SYSTEM.get_or_init(|| {
-            let origin_ms = wall_now_ms();
-            let source = Source::System { origin_ms, origin: monotonic() };
-            Clock { inner: Arc::new(Inner { coarse: AtomicU64::new(origin_ms), source }) }
-        });
-        let clock = clock.clone();
+        let clock = the_system().clone();
         ensure_ticker(&clock.inner);
         clock
     }
@@ -130,6 +124,15 @@ impl Clock {
         self.inner.coarse.load(Ordering::Relaxed)
     }
 
+    /// Steady milliseconds, a tick old at most unless the ticker is starved; exact where there is no ticker.
+    #[inline]
+    pub(crate) fn recent(&self) -> u64 {
+        match self.coarse() {
+            u64::MAX => self.steady(),
+            coarse => coarse,
+        }
+    }
+
     /// Is `deadline` (steady milliseconds) in the future? Exact, and nearly always one load and one compare.
     #[inline]
     pub(crate) fn is_before(&self, deadline: u64) -> bool {
@@ -160,11 +163,41 @@ impl Clock {
         }
     }
 
+    /// The same time for a value that is handed out: to make one counts no reference to the system's clock, which all threads share.
+    #[inline]
+    pub(crate) fn watch(&self) -> Watch {
+        match self.inner.source {
+            Source::System { .. } => Watch(None),
+            Source::Manual { .. } => Watch(Some(self.clone())),
+        }
+    }
+
     /// A stopwatch for measuring how long work took. Always real time, also with a manual clock.
     pub(crate) fn stopwatch() -> Stopwatch {
         #[allow(clippy::disallowed_methods)] // this file is the one that reads clocks
         Stopwatch(std::time::Instant::now())
     }
+}
+
+/// Tells the exact steady time, and keeps no ticker running. See [`Clock::watch`].
+#[derive(Clone)]
+pub(crate) struct Watch(Option<Clock>);
+
+impl Watch {
+    /// Steady milliseconds, exact.
+    pub(crate) fn steady(&self) -> u64 {
+        self.0.as_ref().unwrap_or_else(|| the_system()).steady()
+    }
+}
+
+/// The system's clock, whether its ticker runs or not.
+fn the_system() -> &'static Clock {
+    static SYSTEM: OnceLock<Clock> = OnceLock::new();
+    SYSTEM.get_or_init(|| {
+        let origin_ms = wall_now_ms();
+        let source = Source::System { origin_ms, origin: monotonic() };
+        Clock { inner: Arc::new(Inner { coarse: AtomicU64::new(origin_ms), source }) }
+    })
 }
 
 /// The latest time the clock tells: the year 9999. Later ones cannot be shown as a date.

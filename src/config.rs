@@ -211,7 +211,7 @@ pub struct NamespaceConfig {
     /// After this a fetch has failed.
     #[serde(with = "duration::maybe")]
     pub hard_timeout: Option<Duration>,
-    /// Fetches under way at once, 1 to 65 536; 256 unless set.
+    /// Fetches under way at once, 1 to 65 536; 256 unless set. What a loader itself fetches is not counted: it runs in the place of its loader.
     pub concurrent_fetches: Option<usize>,
     /// Lives are shortened by a random share of up to this, 0 to 0.5, so that what was set together does not expire together.
     pub jitter: Option<f64>,

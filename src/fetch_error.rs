@@ -6,6 +6,19 @@ use std::sync::Arc;
 use crate::error::Error;
 
 /// Why [`get_or_fetch`](crate::Cache::get_or_fetch) has no value. All callers that waited for one loader share its error.
+///
+/// ```
+/// use aurum_cache::{Cache, FetchError, Namespace, TtlPolicy};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder().memory(8 << 20).open().await?;
+/// let fails = || async { Err::<u64, _>("the source is away".to_owned()) };
+/// match cache.get_or_fetch(Namespace::CURVES, "pjm", TtlPolicy::Short, fails).await {
+///     Ok(price) => println!("{}", *price),
+///     Err(FetchError::Fetch(cause)) => assert_eq!(*cause, "the source is away"), // the loader's own error
+///     Err(other) => println!("{other}"), // too slow, panicked, or refused by the cache
+/// }
+/// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+/// ```
 #[non_exhaustive]
 pub enum FetchError<E> {
     /// The loader failed, and no stale value may stand in.

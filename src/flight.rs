@@ -6,14 +6,18 @@
 //! answer does not land (its fill token is marked). A flight that outlives the hard timeout is detached
 //! too, so that a stuck loader cannot hold its key.
 //!
+//! A loader may ask for other keys, and so wait for other flights. Who waits for whom is kept while it waits, and a wait that
+//! would close a circle is refused: `a` asking for `b` whose loader asks for `a` is an error, not a deadlock, also when the two
+//! flights were begun by different callers.
+//!
 //! The pilot's task holds a [`Pilot`], whose drop ends the flight with [`Outcome::Lost`] if nothing else did: no caller
 //! waits for a task that panicked or was dropped with its runtime.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -43,6 +47,10 @@ pub(crate) enum Outcome {
 #[derive(Default)]
 pub(crate) struct Flights {
     table: Mutex<HashMap<(NamespaceId, Box<str>), Flight>>,
+    /// Length of the table, so that a write pays one load while nothing flies.
+    count: AtomicUsize,
+    /// By the number of a flight, the flights that its loader waits for. Never locked together with `table`.
+    waits: Mutex<HashMap<u64, Vec<u64>>>,
     next: AtomicU64,
 }
 
@@ -77,13 +85,17 @@ pub(crate) struct Pilot {
 impl Flights {
     /// Joins the flight of this key, or starts one.
     pub(crate) fn join(self: &Arc<Self>, namespace: NamespaceId, key: &str) -> Ticket {
-        match self.table.lock().entry((namespace, key.into())) {
+        let mut table = self.table.lock();
+        let flights = table.len();
+        match table.entry((namespace, key.into())) {
             Slot::Occupied(flight) => Ticket::Joined(Seat { id: flight.get().id, outcome: flight.get().outcome.clone() }),
             Slot::Vacant(free) => {
                 let id = self.next.fetch_add(1, Ordering::Relaxed);
                 let (sender, receiver) = watch::channel(None);
                 let key = free.key().clone();
                 free.insert(Flight { id, outcome: receiver.clone() });
+                // Before the loader's fill begins: a write that does not see it has passed its gate before that.
+                self.count.store(flights + 1, Ordering::SeqCst);
                 let pilot = Pilot { id, key, table: self.clone(), outcome: sender };
                 Ticket::First(pilot, Seat { id, outcome: receiver })
             }
@@ -101,15 +113,18 @@ impl Flights {
         let mut table = self.table.lock();
         if !table.is_empty() {
             table.retain(|(namespace, key), _| !covers(*namespace, key));
+            self.count.store(table.len(), Ordering::SeqCst);
         }
     }
 
     /// Detaches the flight of this key.
     pub(crate) fn detach_key(&self, namespace: NamespaceId, key: &str) {
-        let mut table = self.table.lock();
-        if !table.is_empty() {
-            table.remove(&(namespace, Box::from(key)));
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
         }
+        let mut table = self.table.lock();
+        table.remove(&(namespace, Box::from(key)));
+        self.count.store(table.len(), Ordering::SeqCst);
     }
 
     /// Detaches one flight, unless another has taken its place.
@@ -117,11 +132,30 @@ impl Flights {
         self.remove(&(namespace, key.into()), seat.id)
     }
 
+    /// Notes that the loader of flight `waiter` is going to wait for `seat`; `None` if that would close a circle. A caller that runs inside of
+    /// no loader (`waiter` is `None`) can close none.
+    pub(crate) fn wait(self: &Arc<Self>, waiter: Option<u64>, seat: &Seat) -> Option<Waiting> {
+        let Some(waiter) = waiter else { return Some(Waiting(None)) };
+        let mut waits = self.waits.lock();
+        let (mut reached, mut seen) = (vec![seat.id], HashSet::new());
+        while let Some(flight) = reached.pop() {
+            if flight == waiter {
+                return None;
+            }
+            if seen.insert(flight) {
+                reached.extend(waits.get(&flight).into_iter().flatten());
+            }
+        }
+        waits.entry(waiter).or_default().push(seat.id);
+        Some(Waiting(Some(Edge { waiter, target: seat.id, flights: self.clone() })))
+    }
+
     fn remove(&self, key: &(NamespaceId, Box<str>), id: u64) -> bool {
         let mut table = self.table.lock();
         let is_ours = table.get(key).is_some_and(|flight| flight.id == id);
         if is_ours {
             table.remove(key);
+            self.count.store(table.len(), Ordering::SeqCst);
         }
         is_ours
     }
@@ -137,7 +171,34 @@ impl Seat {
     }
 }
 
+/// A wait that is noted, until it is dropped.
+pub(crate) struct Waiting(#[allow(dead_code, reason = "held for its drop")] Option<Edge>);
+
+struct Edge {
+    waiter: u64,
+    target: u64,
+    flights: Arc<Flights>,
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let mut waits = self.flights.waits.lock();
+        let Some(targets) = waits.get_mut(&self.waiter) else { return };
+        if let Some(at) = targets.iter().position(|target| *target == self.target) {
+            targets.swap_remove(at);
+        }
+        if targets.is_empty() {
+            waits.remove(&self.waiter);
+        }
+    }
+}
+
 impl Pilot {
+    /// The number of the flight, for [`Flights::wait`].
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Ends the flight.
     pub(crate) fn land(self, outcome: Outcome) {
         self.table.remove(&self.key, self.id);
@@ -200,5 +261,22 @@ mod tests {
         assert!(matches!(seat.outcome().await, Outcome::Lost));
         assert!(flights.is_under_way(Namespace::CURVES.id().unwrap(), "k"), "the old flight did not remove the new one");
         drop(new);
+    }
+
+    #[test]
+    fn a_wait_that_closes_a_circle_is_refused_and_one_that_is_over_does_not_count() {
+        let flights = Arc::new(Flights::default());
+        let ((a, seat_a), (b, seat_b), (c, seat_c)) = (first(&flights, "a"), first(&flights, "b"), first(&flights, "c"));
+        assert!(flights.wait(None, &seat_a).is_some(), "a plain caller closes no circle");
+        assert!(flights.wait(Some(a.id()), &seat_a).is_none(), "its own key");
+        let ab = flights.wait(Some(a.id()), &seat_b).unwrap();
+        let _bc = flights.wait(Some(b.id()), &seat_c).unwrap();
+        let _ac = flights.wait(Some(a.id()), &seat_c).expect("two ways to one flight are no circle");
+        assert!(flights.wait(Some(c.id()), &seat_a).is_none());
+        assert!(flights.wait(Some(c.id()), &seat_b).is_none());
+        drop((ab, _ac));
+        assert!(flights.wait(Some(c.id()), &seat_a).is_some());
+        drop((_bc, a, b, c));
+        assert!(flights.waits.lock().is_empty(), "nothing is left behind");
     }
 }

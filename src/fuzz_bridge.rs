@@ -2,8 +2,14 @@
 //!
 //! Each function takes raw input and panics if a property does not hold. Nothing of the inside leaves the crate.
 
+mod memory;
+
+pub use memory::memory;
+
 use crate::clock::Clock;
+use crate::coherence::{Cursor, Message};
 use crate::entry::{Entry, Header};
+use crate::invalidation::event::InvalidationEvent;
 use crate::key::KeyHasher;
 use crate::namespace::Namespace;
 use crate::pattern::{Pattern, judge};
@@ -55,5 +61,24 @@ pub fn header(input: &[u8]) {
     helped[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
     if let Ok(parsed) = Header::parse(&helped) {
         decode(&parsed.sealed(key.namespace().name(), key.text, payload).to_bytes());
+    }
+}
+
+/// What comes from the log between nodes, from the ledger and from the cursor's note becomes a record or nothing; a record survives the way out and
+/// in, and can be told to a person.
+///
+/// # Panics
+///
+/// If not.
+pub fn record(input: &[u8]) {
+    if let Ok(message) = Message::decode(input) {
+        assert!(Message::decode(&message.encode()).is_ok_and(|again| again == message), "{message}");
+        assert!(message.key().is_none_or(|(_, key)| !key.is_empty()), "a key of nothing");
+    }
+    if let Some(event) = InvalidationEvent::from_bytes(input) {
+        assert_eq!(InvalidationEvent::from_bytes(&event.to_bytes()).map(|again| again.to_string()), Some(event.to_string()));
+    }
+    if let Some(cursor) = Cursor::from_bytes(input) {
+        assert_eq!(Cursor::from_bytes(&cursor.to_bytes()), Some(cursor));
     }
 }

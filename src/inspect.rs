@@ -64,6 +64,18 @@ pub struct FolderEntry {
 
 /// Looks at the folder of a closed cache and changes nothing in it. Blocks; memory grows with the number of entries.
 ///
+/// ```
+/// use aurum_cache::{Cache, Namespace, TtlPolicy};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder().memory(8 << 20).disk(folder.path(), 64 << 20).open().await?;
+/// cache.set(Namespace::CURVES, "pjm:2026-11", "prices", TtlPolicy::Extended).await?;
+/// cache.close().await?;
+/// let found = aurum_cache::inspect(folder.path())?.only(Some(Namespace::CURVES), Some("pjm:*"))?;
+/// assert_eq!((found.entries[0].key.as_str(), found.damaged), ("pjm:2026-11", 0));
+/// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+/// ```
+///
 /// # Errors
 ///
 /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) while a cache has it open, [`ErrorKind::Io`](crate::ErrorKind::Io) if it cannot be

@@ -13,8 +13,19 @@ use crate::pattern::Pattern;
 /// An invalidation; happens when it is awaited.
 ///
 /// When it returns, no later read returns what was there before, in any tier, nor after a restart; and on no other node, once the log has reached it. What
-/// is written after the call survives. An error of kind [`TierDown`](crate::ErrorKind::TierDown) says that the disk did not take the tombstones: it is in force in this
-/// process, and the disk makes up for it when it is back, but not if the process is killed before. Dropped halfway, it is in force for this process's reads and may be partly swept.
+/// is written after the call survives.
+///
+/// # Errors
+///
+/// [`InvalidKey`](crate::ErrorKind::InvalidKey), [`InvalidPattern`](crate::ErrorKind::InvalidPattern) and [`Closed`](crate::ErrorKind::Closed): nothing
+/// was changed. [`TierDown`](crate::ErrorKind::TierDown): the disk did not take the tombstones; the invalidation is in force in this process, and the
+/// disk makes up for it when it is back, but not if the process is killed before. A Redis that is away is no error: it is told later, and bars
+/// until then what was invalidated.
+///
+/// # Cancel safety
+///
+/// Dropped before it was polled, it does nothing. Dropped halfway, it is in force for this process's reads and may be partly swept; repeat it to
+/// be sure of the others.
 ///
 /// ```
 /// use aurum_cache::{Cache, Namespace, TtlPolicy};
@@ -31,14 +42,12 @@ use crate::pattern::Pattern;
 /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
 /// ```
 #[must_use = "an invalidation does nothing unless it is awaited"]
-#[derive(Debug)]
 pub struct Invalidate<'a> {
     cache: &'a Cache,
     scope: Target,
     because: Because,
 }
 
-#[derive(Debug)]
 enum Target {
     Key(Namespace, String),
     Pattern(Namespace, String),
@@ -90,6 +99,19 @@ impl<'a> Invalidate<'a> {
             Target::Namespace(ns) => engine.invalidate_many(Some(ns), None, self.because).await,
             Target::All => engine.invalidate_many(None, None, self.because).await,
         }
+    }
+}
+
+impl std::fmt::Debug for Invalidate<'_> {
+    /// Without key or pattern: they may be a user's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scope, namespace) = match &self.scope {
+            Target::Key(ns, _) => ("key", Some(ns)),
+            Target::Pattern(ns, _) => ("pattern", Some(ns)),
+            Target::Namespace(ns) => ("namespace", Some(ns)),
+            Target::All => ("all", None),
+        };
+        f.debug_struct("Invalidate").field("scope", &scope).field("namespace", &namespace).finish_non_exhaustive()
     }
 }
 

@@ -24,6 +24,20 @@ pub enum CacheBackend {
 }
 
 /// The old handle. Forwards to the [process-wide cache](Cache::global).
+///
+/// ```
+/// # #![allow(deprecated)]
+/// use aurum_cache::legacy::{AsyncCache, CacheBackend};
+/// use aurum_cache::{Cache, Namespace};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// Cache::install_global(Cache::builder().memory(8 << 20).open().await?)?;
+/// let old = AsyncCache::new(CacheBackend::Memory).await?;
+/// old.set("key", "value").await?;
+/// let new = Cache::global().await?; // the same values
+/// assert_eq!(new.get::<str>(Namespace::GENERAL, "key").await.as_deref(), Some("value"));
+/// assert!(old.delete("key").await?);
+/// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+/// ```
 #[deprecated(since = "0.1.0", note = "use aurum_cache::Cache with a Namespace and a TtlPolicy")]
 #[derive(Clone, Debug)]
 pub struct AsyncCache {

@@ -58,6 +58,7 @@
 
 // Without a lower tier nothing leaves the process, and the words for that are unused.
 #![cfg_attr(not(all(feature = "disk", feature = "redis")), allow(dead_code))]
+#![cfg_attr(test, allow(clippy::duplicate_mod, reason = "tier/memory/model.rs reads the table a second time"))]
 
 // The macros name this crate from outside; here it is itself.
 extern crate self as aurum_cache;

@@ -180,6 +180,14 @@ fn intern(name: &str, keep: impl FnOnce(&str) -> &'static str) -> Result<Namespa
     if let Slot::Taken(id) = find(name, hash) {
         return Ok(id);
     }
+    let one_too_many = || {
+        let advice = format!("is one too many; a process can use {MAX_NAMESPACES} namespaces");
+        Err(Error::new(ErrorKind::InvalidNamespace, format!("namespace \"{name}\""), advice))
+    };
+    // Before the name is kept: names may come from outside without end, and what is kept is never freed.
+    if REGISTER.iter().all(|slot| slot.get().is_some()) {
+        return one_too_many();
+    }
     let namespace = Namespace { name: keep(name), hash };
     for step in 0..MAX_NAMESPACES {
         let index = (hash as usize + step) % MAX_NAMESPACES;
@@ -188,8 +196,7 @@ fn intern(name: &str, keep: impl FnOnce(&str) -> &'static str) -> Result<Namespa
             return Ok(NamespaceId(index as u16));
         }
     }
-    let advice = format!("is one too many; a process can use {MAX_NAMESPACES} namespaces");
-    Err(Error::new(ErrorKind::InvalidNamespace, format!("namespace \"{name}\""), advice))
+    one_too_many()
 }
 
 const fn is_valid(name: &str) -> bool {

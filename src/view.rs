@@ -7,7 +7,7 @@ use std::time::Duration;
 use rkyv::api::high::HighDeserializer;
 use rkyv::{Archive, Deserialize, rancor};
 
-use crate::clock::Clock;
+use crate::clock::Watch;
 use crate::entry::Typed;
 use crate::payload::Payload;
 use crate::tier::Tier;
@@ -32,12 +32,13 @@ use crate::tier::Tier;
 pub struct Cached<T: Payload + ?Sized> {
     bytes: Typed<T::Form>,
     tier: Tier,
-    clock: Clock,
+    watch: Watch,
 }
 
 impl<T: Payload + ?Sized> Cached<T> {
-    pub(crate) fn new(bytes: Typed<T::Form>, tier: Tier, clock: &Clock) -> Self {
-        Self { bytes, tier, clock: clock.clone() }
+    #[inline]
+    pub(crate) fn new(bytes: Typed<T::Form>, tier: Tier, watch: Watch) -> Self {
+        Self { bytes, tier, watch }
     }
 
     /// Where this read found it. A value that was just fetched is in memory.
@@ -47,18 +48,18 @@ impl<T: Payload + ?Sized> Cached<T> {
 
     /// How long ago the value was written, by whichever node wrote it.
     pub fn age(&self) -> Duration {
-        Duration::from_millis(self.clock.steady().saturating_sub(self.bytes.entry().created()))
+        Duration::from_millis(self.watch.steady().saturating_sub(self.bytes.entry().created()))
     }
 
     /// How much of its life is left; zero when stale.
     pub fn expires_in(&self) -> Duration {
-        Duration::from_millis(self.bytes.entry().expires().saturating_sub(self.clock.steady()))
+        Duration::from_millis(self.bytes.entry().expires().saturating_sub(self.watch.steady()))
     }
 
     /// Is it past its life? Only [`get_or_fetch`](crate::Cache::get_or_fetch) serves such a value, when the loader failed or is
     /// slow, and no longer than the namespace's `stale_if_error`.
     pub fn is_stale(&self) -> bool {
-        !self.clock.is_before(self.bytes.entry().expires())
+        self.watch.steady() >= self.bytes.entry().expires()
     }
 }
 
@@ -90,7 +91,7 @@ impl<T: Payload + ?Sized> Deref for Cached<T> {
 
 impl<T: Payload + ?Sized> Clone for Cached<T> {
     fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), tier: self.tier, clock: self.clock.clone() }
+        Self { bytes: self.bytes.clone(), tier: self.tier, watch: self.watch.clone() }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cache::Cache;
+use crate::cache::typed::loader;
 use crate::clock::Clock;
 use crate::fetch_error::FetchError;
 use crate::namespace::Namespace;
@@ -117,7 +118,7 @@ impl<T> fmt::Debug for Warming<T> {
 pub struct WarmingReport {
     /// Keys that were loaded and kept.
     pub loaded: u64,
-    /// Keys that some tier held already.
+    /// Keys that some tier held already, as this type.
     pub already_warm: u64,
     /// Keys whose fetcher failed or panicked, or that are not allowed.
     pub failed: u64,
@@ -132,8 +133,12 @@ enum Warmed {
 }
 
 impl Cache {
-    /// Warms once, and reports. Keys that a tier holds already are left alone; a failing key does not stop the others. Counts as no
-    /// read. Dropped halfway, the loads under way go on, the rest is not begun.
+    /// Warms once, and reports. Keys that a tier holds already are left alone (bytes of another type, or of an earlier version of it, are not
+    /// held); a failing key does not stop the others. Counts as no read. On a closed cache every key fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped halfway, the loads under way go on and land, the rest is not begun.
     pub async fn warm<T: Payload>(&self, warming: Warming<T>) -> WarmingReport {
         let started = Clock::stopwatch();
         let mut report = WarmingReport::default();
@@ -161,7 +166,29 @@ impl Cache {
         report
     }
 
-    /// Warms now and again [every](Warming::every) so often, in the background, until the cache is closed. Needs a tokio runtime.
+    /// Warms now and again [every](Warming::every) so often, in the background, until the cache is closed or its last handle is dropped. What a
+    /// round did is logged at level `info`. Does nothing if the warming is switched off or the cache is closed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, which its task needs.
+    ///
+    /// ```
+    /// use aurum_cache::{Cache, Namespace, TtlPolicy, Warming};
+    /// use std::time::Duration;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::builder().memory(8 << 20).open().await?;
+    /// let hubs = Warming::new(Namespace::METADATA, TtlPolicy::Long)
+    ///     .keys(["hubs"])
+    ///     .every(Duration::from_secs(3600))
+    ///     .fetcher(|_| async { Ok::<u64, std::io::Error>(42) });
+    /// cache.configure_warming(hubs);
+    /// while cache.get_resident::<u64>(Namespace::METADATA, "hubs").is_none() {
+    ///     tokio::task::yield_now().await; // it loads in the background
+    /// }
+    /// cache.close().await
+    /// # }).unwrap();
+    /// ```
     pub fn configure_warming<T: Payload>(&self, warming: Warming<T>) {
         if !warming.enabled || self.engine.check_open().is_err() {
             return;
@@ -191,16 +218,22 @@ impl Cache {
         key: String,
         fetcher: Option<Fetcher<T>>,
     ) -> Warmed {
-        if self.contains(namespace, &key).await {
+        if self.holds::<T>(namespace, &key).await {
             return Warmed::Already;
         }
         let Some(fetcher) = fetcher else { return Warmed::Failed };
         let asked = key.clone();
-        match self.load(namespace, &key, policy, move || fetcher(asked)).await {
+        match self.load::<T, ()>(namespace, &key, policy, loader(move || fetcher(asked))).await {
             Ok(_) => Warmed::Loaded,
             Err(error) => {
-                let error: FetchError<()> = error;
-                tracing::warn!(%namespace, ?error, "a key could not be warmed");
+                // Without the error's text: it may hold the key, and a panic's message anything.
+                let why = match error {
+                    FetchError::Fetch(_) => "the fetcher failed".to_owned(),
+                    FetchError::TimedOut => "it took longer than hard_timeout".to_owned(),
+                    FetchError::Panicked(_) => "the fetcher panicked".to_owned(),
+                    FetchError::Rejected(error) => format!("the cache refused it: {:?}", error.kind()),
+                };
+                tracing::warn!(%namespace, why, "a key could not be warmed");
                 Warmed::Failed
             }
         }

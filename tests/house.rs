@@ -32,15 +32,14 @@ const TIERS: [&str; 3] = ["memory", "disk", "remote"];
 const MAX_LINES: usize = 450;
 
 /// Files that may be longer, up to how many lines, and why.
-const LONGER: [(&str, usize, &str); 4] = [
+const LONGER: [(&str, usize, &str); 3] = [
     ("src/tier/disk/tests.rs", 620, "what the disk tier promises, fault by fault; to be split"),
     ("src/entry/codec.rs", 700, "all rkyv and its unsafe in one place"),
-    ("src/metrics/recorder.rs", 740, "counters with the tests that count them; to be split"),
     ("src/tier/disk/catalogue.rs", 600, "all that says sled in one place"),
 ];
 
-/// The only places where `unsafe` stands.
-const UNSAFE: [&str; 2] = ["src/entry/codec.rs", "src/tier/memory/table.rs"];
+/// The only places where `unsafe` stands; the third is a test, which stands in for crossbeam's epoch.
+const UNSAFE: [&str; 3] = ["src/entry/codec.rs", "src/tier/memory/table.rs", "src/tier/memory/model.rs"];
 
 /// Folders of one machine or one person. In pieces, so that this file does not hold them.
 const MACHINE_PATHS: [&str; 5] =

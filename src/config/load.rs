@@ -229,6 +229,37 @@ mod tests {
         assert_eq!(config.namespaces["curves"].max_ttl, Some(Duration::from_secs(3_600)));
     }
 
+    /// Every setting of the README, one variable each, is the same as its block of TOML.
+    #[test]
+    fn every_setting_of_the_readme_can_be_given_by_the_environment() {
+        fn flatten(prefix: &str, value: Value, variables: &mut Vec<(String, String)>) {
+            match value {
+                Value::Dict(_, dict) => {
+                    for (key, value) in dict {
+                        flatten(&format!("{prefix}__{}", key.to_ascii_uppercase()), value, variables);
+                    }
+                }
+                Value::String(_, text) => variables.push((prefix.to_owned(), text)),
+                Value::Num(_, number) => {
+                    let whole = number.to_u128().map(|n| n.to_string()).or(number.to_i128().map(|n| n.to_string()));
+                    variables.push((prefix.to_owned(), whole.or(number.to_f64().map(|n| n.to_string())).unwrap()));
+                }
+                Value::Bool(_, is) => variables.push((prefix.to_owned(), is.to_string())),
+                other => panic!("no kind of value that the README shows: {other:?}"),
+            }
+        }
+        let readme = include_str!("../../README.md");
+        let block = readme.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let tree: Value = Figment::from(Toml::string(block)).extract().unwrap();
+        let mut variables = Vec::new();
+        flatten("AURUM_CACHE", tree, &mut variables);
+        let variables: Vec<_> =
+            variables.into_iter().map(|(name, value)| (name.replacen("AURUM_CACHE__", PREFIX, 1), value)).collect();
+        assert!(variables.len() > 20, "{variables:?}");
+        let from_variables = layered(None, &variables).unwrap();
+        assert_eq!(from_variables, with(block, &[]).unwrap());
+    }
+
     #[test]
     fn an_error_names_the_setting_and_where_it_stands() {
         #[allow(clippy::type_complexity)] // a table of cases

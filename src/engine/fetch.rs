@@ -3,7 +3,7 @@
 //! ```text
 //! find ── hit ──> past `refresh_ahead`? one refresh in the background ──> serve
 //!   └─ miss ──> recently failed and a stale value is at hand? serve it
-//!                 └─> join the key's flight or start one ──> wait
+//!                 └─> join the key's flight or start one (unless its value has just landed) ──> wait
 //!                        loaded ──> serve          soft timeout and a stale value ──> serve it, the flight goes on
 //!                        failed ──> stale value within `stale_if_error`? serve it : error
 //!                        hard timeout ──> the same; the loader is dropped and the next caller starts anew
@@ -11,23 +11,26 @@
 //!
 //! The flight takes its fill token before the loader runs, so a value that was loaded before an invalidation
 //! does not land; who waited still gets it.
+//!
+//! A loader may ask for other keys. One that would wait for itself, over however many keys and callers, gets an error instead;
+//! and what a loader loads counts against no namespace's bound, for it holds a place already. Both are known by the loader's task: what
+//! a loader spawns is a stranger to it, and only the hard timeout ends such a circle.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::read::Read;
+use crate::engine::read::{Fill, Read};
 use crate::engine::state::{Engine, Found, OwnedKey, Verdict, Want};
-use crate::entry::Entry;
+use crate::entry::{Entry, Shape};
 use crate::error::{Error, ErrorKind, shown};
 use crate::flight::{Outcome, Pilot, Seat, Ticket};
 use crate::key::Key;
 use crate::metrics::FetchOutcome;
-use crate::namespace::NamespaceId;
 use crate::policy::TtlPolicy;
 use crate::tier::Tier;
 use crate::tier::remote::Lease;
@@ -35,11 +38,25 @@ use crate::tier::remote::Lease;
 /// A loader's error, of a type that only the caller knows: an `Arc<E>`.
 pub(crate) type LoadError = Arc<dyn Any + Send + Sync>;
 
-/// Turns the loaded value into an entry, with the engine's idea of its head.
-pub(crate) type Make = Box<dyn FnOnce(&mut dyn FnMut(&[u8]) -> Entry) -> Result<Entry, Error> + Send>;
+/// Makes an entry of a value's bytes, with the engine's idea of its head.
+pub(crate) type Build<'b> = dyn FnMut(&[u8], Shape) -> Result<Entry, Error> + 'b;
+
+/// Turns the loaded value into an entry.
+pub(crate) type Make = Box<dyn FnOnce(&mut Build<'_>) -> Result<Entry, Error> + Send>;
 
 /// The loader, not begun.
 pub(crate) type Load = Pin<Box<dyn Future<Output = Result<Make, LoadError>> + Send>>;
+
+/// What a caller wants fetched.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    want: Want,
+    policy: TtlPolicy,
+    /// The life that the namespace grants.
+    life: Duration,
+    /// Is an error of the caller's type?
+    fits: fn(&LoadError) -> bool,
+}
 
 /// How a fetch ended for one caller.
 pub(crate) enum Fetched {
@@ -56,28 +73,33 @@ const THROTTLE_MS: u64 = 1_000;
 const THROTTLED_KEYS: usize = 10_000;
 
 tokio::task_local! {
-    /// The keys whose loaders this task runs inside of: a loader that asks for its own key would wait for itself.
-    static LOADING: Vec<(NamespaceId, Box<str>)>;
+    /// The flight whose loader this task runs.
+    static INSIDE: u64;
 }
 
 impl Engine {
-    /// Gets the value, or lets `load` make it. `fits` says whether an error is of the caller's type.
-    pub(crate) async fn fetch(
-        self: &Arc<Self>,
+    /// May this be fetched? Asked before a loader runs.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, and `PolicyRefused` by the namespace's governance.
+    pub(crate) fn wanted(
+        &self,
         key: &Key<'_>,
         want: Want,
         policy: TtlPolicy,
-        load: Load,
         fits: fn(&LoadError) -> bool,
-    ) -> Fetched {
-        let life = match self.check_open().and_then(|()| self.govern(key, policy)) {
-            Ok(life) => life,
-            Err(error) => return Fetched::Rejected(error),
-        };
-        let (cause, stale, lease) = match self.find(key, want).await {
+    ) -> Result<Wanted, Error> {
+        self.check_open()?;
+        Ok(Wanted { want, policy, life: self.govern(key, policy)?, fits })
+    }
+
+    /// Gets the value, or lets `load` make it.
+    pub(crate) async fn fetch(self: &Arc<Self>, key: &Key<'_>, wanted: Wanted, load: Load) -> Fetched {
+        let (cause, stale, lease) = match self.find(key, wanted.want).await {
             Read::Hit(found) => {
                 self.recorder.hit(found.tier, key.id);
-                self.refresh_ahead(key, &found, policy, life, want, load);
+                self.refresh_ahead(key, &found, wanted, load);
                 return Fetched::Served(found);
             }
             Read::Miss { cause, stale, lease } => (cause, stale, lease),
@@ -86,39 +108,41 @@ impl Engine {
         if let (Some(found), true) = (&stale, self.is_throttled(key)) {
             return self.serve_stale(key, found.clone());
         }
-        self.load(key, want, policy, life, load, fits, stale, lease).await
+        self.load(key, wanted, load, stale, lease).await
     }
 
     /// Joins the flight of the key, or sends `load` off, and waits. A `stale` value may stand in.
-    #[allow(clippy::too_many_arguments)] // what a flight needs, once
     pub(crate) async fn load(
         self: &Arc<Self>,
         key: &Key<'_>,
-        want: Want,
-        policy: TtlPolicy,
-        life: Duration,
+        wanted: Wanted,
         load: Load,
-        fits: fn(&LoadError) -> bool,
         stale: Option<Found>,
         mut lease: Option<Lease>,
     ) -> Fetched {
-        if is_loading(key) {
-            let advice = "is being loaded by a loader that asks for it itself; load it under another key";
-            return Fetched::Rejected(Error::new(ErrorKind::InvalidKey, format!("key {}", shown(key.text)), advice));
-        }
         let mut load = Some(load);
         loop {
-            let mut seat = match self.flights.join(key.id, key.text) {
-                Ticket::First(pilot, seat) => {
-                    let Some(load) = load.take() else { return Fetched::TimedOut };
-                    self.fly(pilot, key, policy, life, want, load, FetchOutcome::Ok, lease.take());
-                    seat
-                }
-                Ticket::Joined(seat) => {
-                    self.recorder.fetch(FetchOutcome::Joined);
-                    seat
-                }
+            let (mut seat, pilot) = match self.flights.join(key.id, key.text) {
+                Ticket::First(pilot, seat) => (seat, Some(pilot)),
+                Ticket::Joined(seat) => (seat, None),
             };
+            let Some(_waiting) = self.flights.wait(inside(), &seat) else {
+                let advice = "is being loaded by a loader that waits for this one; load it under another key, or before";
+                return Fetched::Rejected(Error::new(ErrorKind::InvalidKey, format!("key {}", shown(key.text)), advice));
+            };
+            match pilot {
+                Some(pilot) => {
+                    let Some(load) = load.take() else { return Fetched::TimedOut };
+                    // A flight may have ended between our miss and here: its value is no reason for a second loader.
+                    if let Some(entry) = self.landed(key, wanted) {
+                        self.recorder.fetch(FetchOutcome::Joined);
+                        pilot.land(Outcome::Loaded(entry));
+                    } else {
+                        self.fly(pilot, key, wanted, load, FetchOutcome::Ok, lease.take());
+                    }
+                }
+                None => self.recorder.fetch(FetchOutcome::Joined),
+            }
             let outcome = match self.wait(key, &mut seat, stale.as_ref()).await {
                 Waited::Ended(outcome) => outcome,
                 Waited::Stale(found) => return self.serve_stale(key, found),
@@ -126,23 +150,23 @@ impl Engine {
             // A flight of somebody who loads another type under this key, or one that was lost: try with our own loader.
             let retry = load.is_some()
                 && match &outcome {
-                    Outcome::Loaded(entry) => (want.check)(entry, want.fingerprint) != Verdict::Yes,
-                    Outcome::Failed(error) => !fits(error),
+                    Outcome::Loaded(entry) => !wanted.is_read_from(entry),
+                    Outcome::Failed(error) => !(wanted.fits)(error),
                     Outcome::Lost => true,
                     Outcome::Panicked(_) | Outcome::Rejected(_) | Outcome::TimedOut => false,
                 };
             if !retry {
-                return self.end(key, want, outcome, stale, fits);
+                return self.end(key, wanted, outcome, stale);
             }
         }
     }
 
-    fn end(&self, key: &Key<'_>, want: Want, outcome: Outcome, stale: Option<Found>, fits: fn(&LoadError) -> bool) -> Fetched {
+    fn end(&self, key: &Key<'_>, wanted: Wanted, outcome: Outcome, stale: Option<Found>) -> Fetched {
         let failed = match outcome {
-            Outcome::Loaded(entry) if (want.check)(&entry, want.fingerprint) == Verdict::Yes => {
+            Outcome::Loaded(entry) if wanted.is_read_from(&entry) => {
                 return Fetched::Served(Found { entry, tier: Tier::Memory });
             }
-            Outcome::Failed(error) if fits(&error) => Fetched::Failed(error),
+            Outcome::Failed(error) if (wanted.fits)(&error) => Fetched::Failed(error),
             Outcome::Loaded(_) | Outcome::Failed(_) => {
                 let advice = "is loaded as two types at once; use one type per key";
                 Fetched::Rejected(Error::new(ErrorKind::InvalidValue, format!("key {}", shown(key.text)), advice))
@@ -187,50 +211,31 @@ impl Engine {
         }
     }
 
-    /// Sends the loader off in a task of its own.
-    #[allow(clippy::too_many_arguments)] // what a flight needs, once
-    fn fly(
-        self: &Arc<Self>,
-        pilot: Pilot,
-        key: &Key<'_>,
-        policy: TtlPolicy,
-        life: Duration,
-        want: Want,
-        load: Load,
-        kind: FetchOutcome,
-        lease: Option<Lease>,
-    ) {
-        let (engine, key) = (self.clone(), OwnedKey::from(key));
-        let mut chain = LOADING.try_with(Clone::clone).unwrap_or_default();
-        chain.push((key.key().id, key.key().text.into()));
-        tokio::spawn(LOADING.scope(chain, async move {
+    /// A fresh value that memory holds by now.
+    fn landed(&self, key: &Key<'_>, wanted: Wanted) -> Option<Entry> {
+        self.resident(key, |entry| wanted.is_read_from(entry).then(|| entry.clone())).hit()
+    }
+
+    /// Sends the loader off in a task of its own. While it runs, the task holds no cache: a handle that is dropped meanwhile
+    /// frees its folder.
+    fn fly(self: &Arc<Self>, pilot: Pilot, key: &Key<'_>, wanted: Wanted, load: Load, kind: FetchOutcome, lease: Option<Lease>) {
+        let (weak, key) = (Arc::downgrade(self), OwnedKey::from(key));
+        let governance = self.governance.of(key.key().id);
+        let (permits, hard_timeout) = (governance.permits.clone(), governance.hard_timeout);
+        let is_nested = inside().is_some();
+        tokio::spawn(INSIDE.scope(pilot.id(), async move {
             let key = key.key();
-            let governance = engine.governance.of(key.id);
-            let Ok(_permit) = governance.permits.acquire().await else { return };
+            // A loader inside of another waits for no place: the outer one holds one, and would hold it for ever.
+            let _place = if is_nested { None } else { permits.acquire_owned().await.ok() };
             // Before the loader reads anything: what is written from here on keeps its value from landing.
-            let fill = engine.begin_fill(&key);
-            let lease = engine.lease(&key, lease).await;
-            let loaded = match governance.hard_timeout {
+            let Some((fill, lease)) = Self::begin_flight(&weak, &key, lease).await else { return };
+            let loaded = match hard_timeout {
                 Some(limit) => tokio::time::timeout(limit, contain(load)).await,
                 None => Ok(contain(load).await),
             };
+            let Some(engine) = weak.upgrade() else { return };
             let outcome = match loaded {
-                Ok(Ok(Ok(make))) => {
-                    let meta = engine.meta(&key, policy, life, want.fingerprint, fill.stamp.stamp);
-                    let mut size = Ok(());
-                    let made = make(&mut |payload| {
-                        size = engine.check_size(&key, payload.len());
-                        Entry::new(&key, &meta, if size.is_ok() { payload } else { &[] })
-                    });
-                    match made.and_then(|entry| size.map(|()| entry)) {
-                        Ok(entry) => {
-                            engine.land(&key, &entry, &fill, lease).await;
-                            engine.throttled.lock().remove(&key.hash);
-                            Outcome::Loaded(entry)
-                        }
-                        Err(error) => Outcome::Rejected(error),
-                    }
-                }
+                Ok(Ok(Ok(make))) => engine.take_in(&key, wanted, make, &fill, lease).await,
                 Ok(Ok(Err(error))) => Outcome::Failed(error),
                 Ok(Err(message)) => Outcome::Panicked(message),
                 Err(_) => Outcome::TimedOut,
@@ -241,8 +246,37 @@ impl Engine {
                 Outcome::TimedOut => FetchOutcome::TimedOut,
                 Outcome::Failed(_) | Outcome::Rejected(_) | Outcome::Lost => FetchOutcome::Failed,
             });
+            if kind == FetchOutcome::Refreshed && !matches!(outcome, Outcome::Loaded(_)) {
+                // Nobody waits for a refresh, so nobody else keeps the next hit from trying again at once.
+                engine.throttle(&key);
+            }
             pilot.land(outcome);
         }));
+    }
+
+    /// The token of the fill and Redis' leave; `None` if the cache is gone.
+    async fn begin_flight(weak: &Weak<Self>, key: &Key<'_>, lease: Option<Lease>) -> Option<(Fill, Option<Lease>)> {
+        let engine = weak.upgrade()?;
+        let fill = engine.begin_fill(key);
+        let lease = engine.lease(key, lease).await;
+        Some((fill, lease))
+    }
+
+    /// Makes an entry of what the loader brought, and lands it.
+    async fn take_in(&self, key: &Key<'_>, wanted: Wanted, make: Make, fill: &Fill, lease: Option<Lease>) -> Outcome {
+        let meta = self.meta(key, wanted.policy, wanted.life, wanted.want.fingerprint, fill.stamp.stamp);
+        let made = make(&mut |payload, shape| {
+            self.check_size(key, payload.len())?;
+            Entry::build(key, &meta, payload, shape)
+        });
+        match made {
+            Ok(entry) => {
+                self.land(key, &entry, fill, lease).await;
+                self.throttled.lock().remove(&key.hash);
+                Outcome::Loaded(entry)
+            }
+            Err(error) => Outcome::Rejected(error),
+        }
     }
 
     /// Redis' leave to fill the key: the one that came with the miss, or one asked for now.
@@ -254,15 +288,15 @@ impl Engine {
     }
 
     /// Past its share of life, a hit sends one refresh off.
-    fn refresh_ahead(self: &Arc<Self>, key: &Key<'_>, found: &Found, policy: TtlPolicy, life: Duration, want: Want, load: Load) {
+    fn refresh_ahead(self: &Arc<Self>, key: &Key<'_>, found: &Found, wanted: Wanted, load: Load) {
         let Some(share) = self.governance.of(key.id).refresh_ahead else { return };
         let (created, expires) = (found.entry.created(), found.entry.expires());
         let due = created.saturating_add((expires.saturating_sub(created) as f64 * share) as u64);
-        if self.clock.is_before(due) || is_loading(key) || self.is_throttled(key) {
+        if self.clock.is_before(due) || self.is_throttled(key) {
             return;
         }
         if let Ticket::First(pilot, _) = self.flights.join(key.id, key.text) {
-            self.fly(pilot, key, policy, life, want, load, FetchOutcome::Refreshed, None);
+            self.fly(pilot, key, wanted, load, FetchOutcome::Refreshed, None);
         }
     }
 
@@ -287,13 +321,21 @@ impl Engine {
     }
 }
 
+impl Wanted {
+    /// Could the caller read this entry?
+    fn is_read_from(&self, entry: &Entry) -> bool {
+        (self.want.check)(entry, self.want.fingerprint) == Verdict::Yes
+    }
+}
+
 enum Waited {
     Ended(Outcome),
     Stale(Found),
 }
 
-fn is_loading(key: &Key<'_>) -> bool {
-    LOADING.try_with(|chain| chain.iter().any(|(id, text)| *id == key.id && **text == *key.text)).unwrap_or(false)
+/// The flight whose loader asks.
+fn inside() -> Option<u64> {
+    INSIDE.try_with(|flight| *flight).ok()
 }
 
 /// Runs a loader so that its panic is an outcome, not the end of the task.

@@ -109,14 +109,18 @@ impl Engine {
         }
     }
 
-    /// Ends the tasks, keeps the warm set, closes the tiers. The second call does nothing.
+    /// Ends the tasks, keeps the warm set, closes the tiers, once; every later call gets the same answer. One that comes meanwhile waits for it,
+    /// and goes on with it if the first was dropped halfway.
     pub(crate) async fn close(&self) -> Result<(), Error> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
+        self.closed.store(true, Ordering::Release);
+        self.ended.get_or_init(|| self.wind_down()).await.clone()
+    }
+
+    async fn wind_down(&self) -> Result<(), Error> {
         let tasks = std::mem::take(&mut *self.tasks.lock());
+        // All of them first: whoever goes on with a close that was dropped here finds none that still runs.
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
         for task in tasks {
-            task.abort();
             // Aborted or done: either way it no longer runs.
             let _ = task.await;
         }

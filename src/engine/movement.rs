@@ -4,6 +4,8 @@
 //! writes since the moment before the insert that evicted it. Remaining life travels with the entry; no
 //! movement prolongs it.
 
+use std::sync::atomic::Ordering;
+
 use crate::engine::read::Fill;
 use crate::engine::state::{Engine, Found};
 use crate::engine::write::Sharing;
@@ -13,6 +15,7 @@ use crate::key::Key;
 use crate::metrics::MissCause;
 use crate::policy::placement::DiskPlacement;
 use crate::tier::Tier;
+use crate::tier::memory::Evicted;
 use crate::tier::remote::{Lease, Note};
 
 /// An entry with less life than this is not worth a write to disk, in milliseconds.
@@ -85,7 +88,7 @@ impl Engine {
     }
 
     /// Sends down what memory gave up, where its policy allows it and enough of its life remains.
-    pub(crate) fn demote(&self, evicted: Vec<Entry>, since: Moment) {
+    pub(crate) fn demote(&self, evicted: Evicted, since: Moment) {
         for entry in evicted {
             let hash = self.hasher.hash(entry.namespace_id(), entry.key());
             if !self.demote_one(&entry, hash, since) {
@@ -119,6 +122,10 @@ impl Engine {
     /// Takes back what was just placed if a rule was declared meanwhile: its sweep may have passed this place already. Asked after the placing,
     /// it leaves no gap: a rule that is declared later sweeps later. The caller holds the key's gate.
     pub(crate) fn undo_if_covered(&self, key: &Key<'_>, stamp: u64) -> bool {
+        if self.closed.load(Ordering::Acquire) {
+            // The same for `close`, which empties memory once: nothing may be left for a read that comes after it.
+            drop(self.memory.remove(key));
+        }
         if !self.rules.covers(stamp, key.id, key.text) {
             return false;
         }

@@ -24,6 +24,23 @@ pub(crate) enum Read {
     },
 }
 
+/// What memory alone says of a key.
+pub(crate) enum Resident<R> {
+    Hit(R),
+    /// There, but not to be served, or not as what the reader wants.
+    Refused,
+    Absent,
+}
+
+impl<R> Resident<R> {
+    pub(crate) fn hit(self) -> Option<R> {
+        match self {
+            Self::Hit(result) => Some(result),
+            Self::Refused | Self::Absent => None,
+        }
+    }
+}
+
 /// A fill under way: its place in the sequence and its claim on the key. Taken before anything is read below memory.
 pub(crate) struct Fill {
     pub(crate) token: FillToken,
@@ -33,14 +50,38 @@ pub(crate) struct Fill {
 impl Engine {
     /// Looks into memory alone. `read` runs on a fresh entry that no rule covers, without a lock or a reference count.
     #[inline]
-    pub(crate) fn resident<R>(&self, key: &Key<'_>, read: impl FnOnce(&Entry) -> Option<R>) -> Option<R> {
-        self.memory.with(key, |entry| if self.is_servable(entry, key) { read(entry) } else { None }).flatten()
+    pub(crate) fn resident<R>(&self, key: &Key<'_>, read: impl FnOnce(&Entry) -> Option<R>) -> Resident<R> {
+        match self.memory.with(key, |entry| if self.is_servable(entry, key) { read(entry) } else { None }) {
+            Some(Some(result)) => Resident::Hit(result),
+            Some(None) => Resident::Refused,
+            None => Resident::Absent,
+        }
     }
 
     /// Is it in time, and does no live rule cover it?
     #[inline]
     pub(crate) fn is_servable(&self, entry: &Entry, key: &Key<'_>) -> bool {
         self.clock.is_before(entry.expires()) && !self.rules.covers(entry.stamp(), key.id, key.text)
+    }
+
+    /// Why a key is in no tier, as far as that is remembered.
+    pub(crate) fn why_absent(&self, key: &Key<'_>) -> MissCause {
+        self.departed.cause(key.hash).unwrap_or(MissCause::Absent)
+    }
+
+    /// Why memory refused to serve a key as this type.
+    pub(crate) fn why_refused(&self, key: &Key<'_>, fingerprint: u64) -> MissCause {
+        let Some(entry) = self.memory.peek(key) else { return self.why_absent(key) };
+        if self.rules.covers(entry.stamp(), key.id, key.text) {
+            MissCause::Invalidated
+        } else if entry.meta().fingerprint != fingerprint {
+            MissCause::Schema
+        } else if !self.clock.is_before(entry.expires()) {
+            MissCause::Expired
+        } else {
+            // Landed since the look that missed, or it does not validate, which a read through all tiers finds out.
+            MissCause::Absent
+        }
     }
 
     /// Reads through all tiers and counts the hit or the miss.
@@ -63,7 +104,7 @@ impl Engine {
         if let Some(found) = self.find_in_memory(key, want, &mut miss) {
             return Read::Hit(found);
         }
-        if self.disk.is_some() || self.remote.is_some() {
+        if !self.is_memory_only() {
             // Before anything is read: whatever is written from here on keeps what we read from landing.
             let fill = self.begin_fill(key);
             if let Some(found) = self.find_on_disk(key, want, &fill, &mut miss).await {
@@ -99,6 +140,12 @@ impl Engine {
         let found = self.judge(key, want, entry, Tier::Redis, miss)?;
         self.promote(key, &found, fill);
         Some(found)
+    }
+
+    /// Is there no tier below memory?
+    #[inline]
+    pub(crate) fn is_memory_only(&self) -> bool {
+        self.disk.is_none() && self.remote.is_none()
     }
 
     /// Takes the token of a fill.
@@ -203,10 +250,7 @@ impl Missing {
 
     /// The miss, with what is remembered of keys that left.
     pub(crate) fn into_read(self, engine: &Engine, key: &Key<'_>) -> Read {
-        let cause = match self.cause {
-            Some(cause) => cause,
-            None => engine.departed.cause(key.hash).unwrap_or(MissCause::Absent),
-        };
+        let cause = self.cause.unwrap_or_else(|| engine.why_absent(key));
         Read::Miss { cause, stale: self.stale, lease: self.lease }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::state::{CoherenceState, Engine};
+use crate::engine::state::{CoherenceState, Engine, Verdict, Want};
 use crate::entry::Entry;
 use crate::health::{Health, TierHealth};
 use crate::key::Key;
@@ -66,9 +66,10 @@ impl Engine {
         info.tiers.push(tier);
     }
 
-    /// Does any tier hold a live entry of this key?
-    pub(crate) async fn contains(&self, key: &Key<'_>) -> bool {
-        let live = |entry: &Entry| self.is_servable(entry, key);
+    /// Does any tier hold a live entry of this key, and one that `want` could read?
+    pub(crate) async fn contains(&self, key: &Key<'_>, want: Option<Want>) -> bool {
+        let fits = |entry: &Entry| want.is_none_or(|want| (want.check)(entry, want.fingerprint) == Verdict::Yes);
+        let live = |entry: &Entry| self.is_servable(entry, key) && fits(entry);
         if self.memory.peek(key).is_some_and(|entry| live(&entry)) {
             return true;
         }

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::entry::Entry;
+use crate::error::Error;
 use crate::flight::Flights;
 use crate::invalidation::gate::Gates;
 use crate::invalidation::ledger::Ledger;
@@ -55,6 +56,8 @@ pub(crate) struct Engine {
     /// The disk holds a list of repairs that Redis still needs.
     pub(crate) repairs_kept: AtomicBool,
     pub(crate) closed: AtomicBool,
+    /// How `close` ended, once it has.
+    pub(crate) ended: OnceCell<Result<(), Error>>,
     pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How often maintenance runs.
     pub(crate) maintenance: Duration,

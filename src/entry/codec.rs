@@ -3,14 +3,15 @@
 //! One allocation an entry, immutable once built:
 //!
 //! ```text
-//! | Head (64 bytes) | key | padding to 16 | payload |
+//! | Head (32 bytes) | key | padding to 16 | payload |
 //! ```
 //!
-//! so that the payload, a rkyv archive, is 16-aligned wherever it came from (sled's and Redis' buffers are not). The
-//! allocation is shared by a reference count; tiers, queues and readers hold the same bytes.
+//! so that the payload, a rkyv archive, is 16-aligned wherever it came from (sled's and Redis' buffers are not). Bytes and text need
+//! no padding and get none. The allocation is shared by a reference count; tiers, queues and readers hold the same bytes. What an entry
+//! has in common with many others is its [`Class`], of which the head has the number.
 //!
 //! **From bytes to a view.** [`Entry::claim`] compares the type's fingerprint and then asks whether these bytes were validated
-//! as this very Rust type before; if not, it validates them now, once, and notes the type's mark in the head. A later hit
+//! as this very Rust type before; if not, it validates them now, once, and moves the entry to the class that says so. A later hit
 //! is two compares with constants. A fingerprint that differs is [`Claim::Foreign`]: a miss, not a misread.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -21,7 +22,7 @@ use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::{NonNull, copy_nonoverlapping};
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 use rkyv::api::high::{HighSerializer, HighValidator};
@@ -32,6 +33,7 @@ use rkyv::{Archive, Portable, Serialize, rancor};
 
 use crate::clock::{Clock, LATEST_MS};
 use crate::entry::Header;
+use crate::entry::class::{Class, ClassId};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::namespace::{Namespace, NamespaceId};
@@ -53,27 +55,54 @@ pub(crate) struct Meta {
     pub(crate) stamp: u64,
 }
 
+/// How the payload of a value lies in memory, and what it is known to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Of the Rust type it was made from by `Form::encode`; 0 where it came from outside and is not validated yet.
+    mark: u32,
+    /// Alignment of the payload, as a power of two.
+    align: u8,
+}
+
+impl Shape {
+    /// Bytes from outside: aligned for any type, validated as none.
+    pub(crate) const UNKNOWN: Self = Self { mark: 0, align: ALIGN.ilog2() as u8 };
+
+    /// What `F::encode` makes in this process, so that no hit needs to validate it.
+    pub(crate) fn of<F: Form>() -> Self {
+        Self { mark: mark::<F>(), align: if F::IS_PLAIN { 0 } else { ALIGN.ilog2() as u8 } }
+    }
+}
+
 /// What stands before the key. `repr(C)` only fixes the order for whoever reads a core dump.
 #[repr(C)]
 struct Head {
     references: AtomicU32,
-    payload_len: u32,
-    fingerprint: u64,
-    created: u64,
-    expires: u64,
-    stamp: u64,
-    /// `stale_until - expires` in milliseconds, saturating at 49 days.
-    stale_for: u32,
-    /// Mark of the Rust type these bytes were validated as; 0 = not yet.
-    checked_as: AtomicU32,
-    namespace: NamespaceId,
-    key_len: u16,
-    policy: u8,
-    /// Saturating access count, 0 to 7; only the memory tier's policy writes it.
-    hits: AtomicU8,
     /// Free for the tier that holds the entry; the memory tier keeps queue bookkeeping here, under its shard lock.
     place: AtomicU32,
+    payload_len: u32,
+    /// Lower 13 bits: length of the key. Above them: alignment of the payload, as a power of two.
+    key_len: u16,
+    /// Number of the [`Class`]. Changes once, when the payload is validated.
+    class: AtomicU16,
+    /// Steady milliseconds, 48 bits with `expires_high`: beyond the year 9999.
+    expires_low: u32,
+    /// `expires - created`; see [`pack_life`].
+    life: u32,
+    /// The local sequence number at which its fill began, 40 bits with `stamp_high`. A larger one counts as the largest, which rules cover rather
+    /// too often than too seldom.
+    stamp_low: u32,
+    expires_high: u16,
+    stamp_high: u8,
+    /// Saturating access count, 0 to 7; only the memory tier's policy writes it.
+    hits: AtomicU8,
 }
+
+const _: () = assert!(size_of::<Head>() == 32, "the head is what an entry costs over its key and value");
+
+/// Bits of `key_len` that are the length.
+const KEY_LEN_BITS: u32 = 13;
+const _: () = assert!(crate::key::MAX_KEY_BYTES < 1 << KEY_LEN_BITS);
 
 /// A cached value with its key and head: shared, immutable bytes. Cloning counts a reference.
 #[repr(transparent)]
@@ -88,35 +117,53 @@ unsafe impl Sync for Entry {}
 
 impl Entry {
     /// An entry with a copy of `payload`.
-    pub(crate) fn new(key: &Key<'_>, meta: &Meta, payload: &[u8]) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidValue`] if the process has too many classes.
+    pub(crate) fn build(key: &Key<'_>, meta: &Meta, payload: &[u8], shape: Shape) -> Result<Self, Error> {
         debug_assert!(payload.len() <= crate::entry::header::MAX_PAYLOAD_BYTES && key.text.len() <= crate::key::MAX_KEY_BYTES);
-        let (layout, payload_at) = layout(key.text.len(), payload.len());
+        let grace = meta.stale_until.saturating_sub(meta.expires);
+        let class = Class {
+            fingerprint: meta.fingerprint,
+            mark: shape.mark,
+            grace_ms: u32::try_from(grace).unwrap_or(u32::MAX),
+            namespace: key.id,
+            policy: meta.policy.tag(),
+        }
+        .id()?;
+        let expires = meta.expires.min((1 << 48) - 1);
+        let stamp = meta.stamp.min((1 << 40) - 1);
+        let (layout, payload_at) = layout(key.text.len(), payload.len(), shape.align);
         // SAFETY: the layout is never of size zero: it holds a `Head`.
         let raw = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
         let head = start.cast::<Head>();
-        let stale_for = meta.stale_until.saturating_sub(meta.expires);
         // SAFETY: `layout` put room for a `Head`, the key and the payload into this fresh, 16-aligned allocation; nothing overlaps.
         unsafe {
             head.write(Head {
                 references: AtomicU32::new(1),
-                payload_len: payload.len() as u32,
-                fingerprint: meta.fingerprint,
-                created: meta.created,
-                expires: meta.expires,
-                stamp: meta.stamp,
-                stale_for: u32::try_from(stale_for).unwrap_or(u32::MAX),
-                checked_as: AtomicU32::new(0),
-                namespace: key.id,
-                key_len: key.text.len() as u16,
-                policy: meta.policy.tag(),
-                hits: AtomicU8::new(0),
                 place: AtomicU32::new(0),
+                payload_len: payload.len() as u32,
+                key_len: key.text.len() as u16 | u16::from(shape.align) << KEY_LEN_BITS,
+                class: AtomicU16::new(class.0),
+                expires_low: expires as u32,
+                life: pack_life(expires.saturating_sub(meta.created)),
+                stamp_low: stamp as u32,
+                expires_high: (expires >> 32) as u16,
+                stamp_high: (stamp >> 32) as u8,
+                hits: AtomicU8::new(0),
             });
             copy_nonoverlapping(key.text.as_ptr(), raw.add(size_of::<Head>()), key.text.len());
             copy_nonoverlapping(payload.as_ptr(), raw.add(payload_at), payload.len());
         }
-        Self { head }
+        Ok(Self { head })
+    }
+
+    /// For tests: an entry of no known type.
+    #[cfg(test)]
+    pub(crate) fn new(key: &Key<'_>, meta: &Meta, payload: &[u8]) -> Self {
+        Self::build(key, meta, payload, Shape::UNKNOWN).expect("few classes")
     }
 
     /// An entry from bytes that came from outside, checked against `key`: header, lengths and checksum. Wall times become steady
@@ -125,7 +172,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] with what is wrong.
+    /// [`ErrorKind::Corrupt`] with what is wrong; otherwise as [`build`](Self::build).
     pub(crate) fn decode(
         key: &Key<'_>,
         header: &[u8; Header::LEN],
@@ -144,26 +191,26 @@ impl Entry {
         let stale_until = expires.saturating_add(header.stale_until - header.expires);
         let meta =
             Meta { policy, fingerprint: header.fingerprint, created, expires, stale_until, stamp: stamp.unwrap_or(header.stamp) };
-        Ok(Self::new(key, &meta, payload))
+        Self::build(key, &meta, payload, Shape::UNKNOWN)
     }
 
     /// The 64 bytes that go before the payload outside this process, with wall times and checksum.
     pub(crate) fn header(&self, clock: &Clock) -> [u8; Header::LEN] {
-        let (head, offset) = (self.head(), clock.wall_offset());
+        let (class, offset) = (self.class().class(), clock.wall_offset());
         let wall = |steady: u64| steady.saturating_add_signed(offset).min(LATEST_MS + u64::from(u32::MAX));
-        let expires = wall(head.expires);
+        let expires = wall(self.expires());
         let (namespace, key, payload) = (self.namespace().name(), self.key(), self.payload());
         Header {
             flags: 0,
-            policy: head.policy,
+            policy: class.policy,
             namespace_len: namespace.len() as u8,
-            key_len: head.key_len,
-            payload_len: head.payload_len,
-            fingerprint: head.fingerprint,
-            created: wall(head.created).min(expires),
+            key_len: key.len() as u16,
+            payload_len: payload.len() as u32,
+            fingerprint: class.fingerprint,
+            created: wall(self.created()).min(expires),
             expires,
-            stale_until: expires + u64::from(head.stale_for),
-            stamp: head.stamp,
+            stale_until: expires + u64::from(class.grace_ms),
+            stamp: self.stamp(),
             checksum: 0,
         }
         .sealed(namespace, key, payload)
@@ -180,6 +227,15 @@ impl Entry {
         }
     }
 
+    /// As [`claim`](Self::claim), counting a reference only if the answer is yes.
+    #[inline]
+    pub(crate) fn typed<F: Form>(&self, fingerprint: u64) -> Option<Typed<F>> {
+        match self.check::<F>(fingerprint) {
+            Checked::Yes => Some(Typed { entry: self.clone(), form: PhantomData }),
+            Checked::Foreign | Checked::Damaged => None,
+        }
+    }
+
     /// The view of form `F` of these bytes, if they are of that form and were validated as it before.
     #[inline]
     pub(crate) fn view<F: Form>(&self, fingerprint: u64) -> Option<&F::View> {
@@ -190,111 +246,133 @@ impl Entry {
         }
     }
 
-    /// Says that this payload was made by `F::encode` in this process, so that no hit needs to validate it.
-    pub(crate) fn vouch<F: Form>(&self) {
-        if cfg!(debug_assertions) {
-            assert!(F::check(self.payload()), "an encoded value does not validate");
-        }
-        self.head().checked_as.store(mark::<F>(), Ordering::Release);
-    }
-
     #[inline]
     fn check<F: Form>(&self, fingerprint: u64) -> Checked {
-        let head = self.head();
-        if head.fingerprint != fingerprint {
+        let class = self.class();
+        if class.fingerprint() != fingerprint {
             return Checked::Foreign;
         }
-        if head.checked_as.load(Ordering::Acquire) == mark::<F>() { Checked::Yes } else { self.check_now::<F>() }
+        if class.mark() == mark::<F>() { Checked::Yes } else { self.check_now::<F>() }
     }
 
     #[cold]
     fn check_now<F: Form>(&self) -> Checked {
-        if F::check(self.payload()) {
-            self.head().checked_as.store(mark::<F>(), Ordering::Release);
-            Checked::Yes
-        } else {
-            Checked::Damaged
+        if !F::check(self.payload()) {
+            return Checked::Damaged;
         }
+        // With no class to be had it is validated again by the next reader.
+        if let Ok(class) = (Class { mark: mark::<F>(), ..self.class().class() }).id() {
+            self.head().class.store(class.0, Ordering::Release);
+        }
+        Checked::Yes
+    }
+
+    /// Acquires what the thread that validated the payload has registered.
+    #[inline]
+    fn class(&self) -> ClassId {
+        ClassId(self.head().class.load(Ordering::Acquire))
     }
 
     pub(crate) fn namespace_id(&self) -> NamespaceId {
-        self.head().namespace
+        self.class().namespace()
     }
 
     pub(crate) fn namespace(&self) -> Namespace {
-        self.head().namespace.namespace()
+        self.namespace_id().namespace()
     }
 
     /// Is this the entry of `key`? Compares the whole key, not its hash.
     #[inline]
     pub(crate) fn is_of(&self, key: &Key<'_>) -> bool {
-        self.head().namespace == key.id && self.key_bytes() == key.text.as_bytes()
+        self.key_bytes() == key.text.as_bytes() && self.namespace_id() == key.id
     }
 
     pub(crate) fn key(&self) -> &str {
-        // SAFETY: `new` copied these bytes from a `str`.
+        // SAFETY: `build` copied these bytes from a `str`.
         unsafe { std::str::from_utf8_unchecked(self.key_bytes()) }
     }
 
     #[inline]
     fn key_bytes(&self) -> &[u8] {
-        // SAFETY: `new` wrote `key_len` bytes behind the head, and nobody writes them again.
+        // SAFETY: `build` wrote so many bytes behind the head, and nobody writes them again.
         unsafe {
             let start = self.head.as_ptr().cast::<u8>().add(size_of::<Head>());
-            std::slice::from_raw_parts(start, usize::from(self.head().key_len))
+            std::slice::from_raw_parts(start, self.key_len())
         }
     }
 
-    /// The archive; 16-aligned.
+    #[inline]
+    fn key_len(&self) -> usize {
+        usize::from(self.head().key_len & ((1 << KEY_LEN_BITS) - 1))
+    }
+
+    /// Alignment of the payload, as a power of two.
+    #[inline]
+    fn align(&self) -> u8 {
+        (self.head().key_len >> KEY_LEN_BITS) as u8
+    }
+
+    /// The archive, 16-aligned; or plain bytes.
     #[inline]
     pub(crate) fn payload(&self) -> &[u8] {
-        let (key_len, payload_len) = (usize::from(self.head().key_len), self.head().payload_len as usize);
-        // SAFETY: `new` wrote `payload_len` bytes at this place of the same layout, and nobody writes them again.
+        let payload_len = self.head().payload_len as usize;
+        // SAFETY: `build` wrote `payload_len` bytes at this place of the same layout, and nobody writes them again.
         unsafe {
-            let start = self.head.as_ptr().cast::<u8>().add(payload_at(key_len));
+            let start = self.head.as_ptr().cast::<u8>().add(payload_at(self.key_len(), self.align()));
             std::slice::from_raw_parts(start, payload_len)
         }
     }
 
     pub(crate) fn meta(&self) -> Meta {
-        let head = self.head();
-        let life = Duration::from_millis(head.expires.saturating_sub(head.created));
+        let class = self.class().class();
+        let life = self.life();
         Meta {
-            policy: TtlPolicy::from_tag(head.policy, life).unwrap_or(TtlPolicy::Custom(life)),
-            fingerprint: head.fingerprint,
-            created: head.created,
-            expires: head.expires,
+            policy: TtlPolicy::from_tag(class.policy, life).unwrap_or(TtlPolicy::Custom(life)),
+            fingerprint: class.fingerprint,
+            created: self.created(),
+            expires: self.expires(),
             stale_until: self.stale_until(),
-            stamp: head.stamp,
+            stamp: self.stamp(),
         }
+    }
+
+    /// What lies between its creation and its end: exact to the millisecond up to 37 hours, to a part in 100 million beyond.
+    fn life(&self) -> Duration {
+        Duration::from_millis(unpack_life(self.head().life))
     }
 
     #[inline]
     pub(crate) fn created(&self) -> u64 {
-        self.head().created
+        self.expires().saturating_sub(unpack_life(self.head().life))
     }
 
     /// From this steady millisecond on it is no longer fresh.
     #[inline]
     pub(crate) fn expires(&self) -> u64 {
-        self.head().expires
+        let head = self.head();
+        u64::from(head.expires_low) | u64::from(head.expires_high) << 32
     }
 
     /// From this steady millisecond on it may not be served at all.
     #[inline]
     pub(crate) fn stale_until(&self) -> u64 {
-        self.head().expires.saturating_add(u64::from(self.head().stale_for))
+        self.expires() + u64::from(self.class().grace_ms())
     }
 
     /// The local sequence number at which its fill began; a rule with a higher one covers it.
     #[inline]
     pub(crate) fn stamp(&self) -> u64 {
-        self.head().stamp
+        let head = self.head();
+        u64::from(head.stamp_low) | u64::from(head.stamp_high) << 32
     }
 
     /// Bytes of its allocation, as requested.
     pub(crate) fn footprint(&self) -> usize {
-        layout(usize::from(self.head().key_len), self.head().payload_len as usize).0.size()
+        self.layout().size()
+    }
+
+    fn layout(&self) -> Layout {
+        layout(self.key_len(), self.head().payload_len as usize, self.align()).0
     }
 
     /// Does anybody else hold these bytes? Only a hint: the answer may have changed already.
@@ -359,8 +437,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         if self.head().references.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
-            let layout = layout(usize::from(self.head().key_len), self.head().payload_len as usize).0;
-            // SAFETY: this was the last reference; the layout is computed from the same lengths as in `new`. `Head` needs no drop.
+            let layout = self.layout();
+            // SAFETY: this was the last reference; the layout is computed from the same lengths as in `build`. `Head` needs no drop.
             unsafe { dealloc(self.head.as_ptr().cast(), layout) };
         }
     }
@@ -377,16 +455,31 @@ impl fmt::Debug for Entry {
 }
 
 #[inline]
-const fn payload_at(key_len: usize) -> usize {
-    (size_of::<Head>() + key_len).next_multiple_of(ALIGN)
+const fn payload_at(key_len: usize, align: u8) -> usize {
+    (size_of::<Head>() + key_len).next_multiple_of(1 << align)
 }
 
 /// Layout of an entry, and where its payload begins. Lengths are bounded by `MAX_KEY_BYTES` and `MAX_PAYLOAD_BYTES`, so nothing overflows.
 #[inline]
-fn layout(key_len: usize, payload_len: usize) -> (Layout, usize) {
-    let at = payload_at(key_len);
+fn layout(key_len: usize, payload_len: usize, align: u8) -> (Layout, usize) {
+    let at = payload_at(key_len, align);
     // SAFETY: the alignment is a power of two, and the bounded lengths stay far below `isize::MAX`.
     (unsafe { Layout::from_size_align_unchecked(at + payload_len, ALIGN) }, at)
+}
+
+/// Bits of a packed life that are its number; the five above them say by how many bits it is shifted.
+const LIFE_BITS: u32 = 27;
+
+/// Milliseconds in 32 bits, rounded down where they need more than 27 bits.
+fn pack_life(ms: u64) -> u32 {
+    let ms = ms.min((1 << 58) - 1);
+    let shift = (u64::BITS - ms.leading_zeros()).saturating_sub(LIFE_BITS);
+    (ms >> shift) as u32 | shift << LIFE_BITS
+}
+
+#[inline]
+fn unpack_life(packed: u32) -> u64 {
+    u64::from(packed & ((1 << LIFE_BITS) - 1)) << (packed >> LIFE_BITS)
 }
 
 enum Checked {
@@ -439,6 +532,9 @@ pub trait Form: 'static {
     type Value: ?Sized;
     /// What a reader sees.
     type View: ?Sized;
+    /// May it lie at any address?
+    #[doc(hidden)]
+    const IS_PLAIN: bool;
 
     /// Hands the bytes of `value` to `take`.
     ///
@@ -472,6 +568,8 @@ where
 {
     type Value = T;
     type View = T::Archived;
+    // The root says nothing of the alignment of what it points to, so every archive gets the largest.
+    const IS_PLAIN: bool = false;
 
     fn encode<R>(value: &T, take: impl FnOnce(&[u8]) -> R) -> Result<R, Error> {
         const { assert!(align_of::<T::Archived>() <= ALIGN, "a type with an alignment above 16 cannot be cached") };
@@ -487,6 +585,7 @@ where
         let buffer = rkyv::api::high::to_bytes_in::<_, rancor::Error>(value, buffer).map_err(|cause| {
             Error::caused(ErrorKind::InvalidValue, std::any::type_name::<T>(), "could not be archived", cause)
         })?;
+        debug_assert!(Self::check(&buffer), "an encoded value does not validate");
         let taken = take(&buffer);
         if buffer.capacity() <= KEEP {
             SCRATCH.with(|scratch| scratch.try_borrow_mut().map(|mut kept| *kept = buffer)).ok();
@@ -512,6 +611,7 @@ pub struct Bytes;
 impl Form for Bytes {
     type Value = [u8];
     type View = [u8];
+    const IS_PLAIN: bool = true;
 
     fn encode<R>(value: &[u8], take: impl FnOnce(&[u8]) -> R) -> Result<R, Error> {
         Ok(take(value))
@@ -534,6 +634,7 @@ pub struct Text;
 impl Form for Text {
     type Value = str;
     type View = str;
+    const IS_PLAIN: bool = true;
 
     fn encode<R>(value: &str, take: impl FnOnce(&[u8]) -> R) -> Result<R, Error> {
         Ok(take(value.as_bytes()))
@@ -576,59 +677,4 @@ fn mark<F: Form>() -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::KeyHasher;
-
-    fn meta(fingerprint: u64) -> Meta {
-        Meta { policy: TtlPolicy::Short, fingerprint, created: 1_000, expires: 301_000, stale_until: 302_000, stamp: 7 }
-    }
-
-    #[test]
-    fn an_entry_is_what_was_put_into_it() {
-        let key = KeyHasher::random().key(Namespace::CURVES, "pjm").unwrap();
-        for len in [0, 1, 15, 16, 17, 1000] {
-            let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let entry = Entry::new(&key, &meta(1), &payload);
-            assert_eq!((entry.key(), entry.payload(), entry.meta()), ("pjm", &payload[..], meta(1)));
-            assert_eq!(entry.payload().as_ptr() as usize % ALIGN, 0);
-            assert!(entry.is_of(&key));
-        }
-    }
-
-    #[test]
-    fn a_claim_as_another_type_is_foreign_and_a_bad_archive_damaged() {
-        let key = KeyHasher::random().key(Namespace::CURVES, "k").unwrap();
-        let entry = Entry::new(&key, &meta(1), &[0xff, 0xfe]);
-        assert!(matches!(entry.clone().claim::<Text>(2), Claim::Foreign));
-        assert!(matches!(entry.clone().claim::<Text>(1), Claim::Damaged));
-        assert!(matches!(entry.claim::<Bytes>(1), Claim::Typed(bytes) if *bytes == [0xff, 0xfe]));
-    }
-
-    #[test]
-    fn one_fingerprint_does_not_make_two_types_one() {
-        let key = KeyHasher::random().key(Namespace::CURVES, "k").unwrap();
-        let entry = Entry::new(&key, &meta(1), &[0xff]);
-        assert!(entry.view::<Bytes>(1).is_some());
-        assert!(entry.view::<Text>(1).is_none(), "validated as bytes, then read as text");
-    }
-
-    #[test]
-    fn what_leaves_and_comes_back_keeps_its_remaining_life() {
-        let clock = Clock::manual();
-        let key = KeyHasher::random().key(Namespace::CURVES, "k").unwrap();
-        let now = clock.steady();
-        let meta = Meta { created: now, expires: now + 300_000, stale_until: now + 301_000, ..meta(1) };
-        let entry = Entry::new(&key, &meta, b"payload");
-        clock.advance(Duration::from_secs(100));
-        clock.jump_wall(3_600_000);
-        let header = entry.header(&clock);
-        let back = Entry::decode(&key, &header, b"payload", &clock, None).unwrap();
-        assert_eq!(back.meta(), meta);
-        // The wall clock goes back while the entry is outside: it lives longer by no more than the jump, and never beyond its TTL.
-        clock.jump_wall(-7_200_000);
-        let back = Entry::decode(&key, &header, b"payload", &clock, None).unwrap();
-        assert!(back.expires() <= clock.steady() + 300_000);
-        assert!(back.created() <= clock.steady());
-    }
-}
+mod tests;

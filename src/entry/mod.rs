@@ -8,9 +8,10 @@
 //! bound to namespace and key. They become a typed view only through [`codec`], which compares the type's fingerprint
 //! and validates the archive once. Anything else is a miss with a cause.
 
+mod class;
 #[allow(unsafe_code)] // one of the two files that may; see its head
 pub(crate) mod codec;
 pub(crate) mod header;
 
-pub(crate) use codec::{Claim, Entry, Form, Meta, Typed};
+pub(crate) use codec::{Claim, Entry, Form, Meta, Shape, Typed};
 pub(crate) use header::Header;

@@ -30,7 +30,24 @@ pub enum Scope {
     All,
 }
 
-/// One invalidation, as the ledger keeps it.
+/// One invalidation, as the ledger keeps it. Awaiting an [`Invalidate`](crate::Invalidate) gives one,
+/// [`invalidation_events`](crate::Cache::invalidation_events) gives those since a moment. It prints as a line.
+///
+/// ```
+/// use aurum_cache::{Cache, Namespace, Scope, TtlPolicy};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder().memory(8 << 20).node("a").open().await?;
+/// cache.set(Namespace::CURVES, "pjm", "old", TtlPolicy::Medium).await?;
+/// let before = std::time::UNIX_EPOCH;
+/// cache.invalidate(Namespace::CURVES, "pjm").reason("data_update").triggered_by("curve_service").await?;
+/// let event = &cache.invalidation_events(before)[0];
+/// assert_eq!(event.scope, Scope::Key("pjm".into()));
+/// assert_eq!(
+///     event.to_string(),
+///     "key curves/pjm: 1 key (memory 1, disk 0, redis 0), reason data_update, by curve_service, on a"
+/// );
+/// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct InvalidationEvent {
@@ -134,7 +151,8 @@ impl fmt::Display for InvalidationEvent {
             Scope::Namespace => write!(f, "namespace {namespace}")?,
             Scope::All => write!(f, "everything")?,
         }
-        write!(f, ": {} keys (memory {}, disk {}, redis {})", self.count, self.memory, self.disk, self.redis)?;
+        let keys = if self.count == 1 { "key" } else { "keys" };
+        write!(f, ": {} {keys} (memory {}, disk {}, redis {})", self.count, self.memory, self.disk, self.redis)?;
         if let Some(reason) = &self.reason {
             write!(f, ", reason {reason}")?;
         }

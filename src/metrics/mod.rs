@@ -1,12 +1,18 @@
 //! What the cache saw of itself: counted where it happens, read when somebody asks.
 //!
-//! [`recorder`] counts, at a cost that the hit path does not feel; [`snapshot`] is what a caller gets to see. Nothing in
+//! [`recorder`] counts, at a cost that the hit path does not feel: in [`slot`]s of threads that [`totals`] adds up, and by
+//! [`minute`]. [`snapshot`] is what a caller gets to see. Nothing in
 //! here reacts to a number: who decides by them asks.
 
 pub(crate) mod departed;
+mod minute;
+mod outcome;
 pub(crate) mod recorder;
+mod slot;
 pub(crate) mod snapshot;
+mod totals;
 
 pub(crate) use departed::Departed;
-pub(crate) use recorder::{FetchOutcome, MissCause, Recorder, Verb};
+pub(crate) use outcome::{FetchOutcome, MissCause, Verb};
+pub(crate) use recorder::Recorder;
 pub use snapshot::{Analytics, FetchAnalytics, Latency, MissCauses, NamespaceAnalytics, TierAnalytics};

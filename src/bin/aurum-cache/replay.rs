@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
-use aurum_cache::{Analytics, Cache, Cached, Namespace, Tier, TierState};
+use aurum_cache::{Analytics, Cache, CacheConfig, Cached, Namespace, Tier, TierState};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -105,7 +105,10 @@ pub(crate) async fn run(ask: &Replay, out: &Output) -> Outcome {
 }
 
 async fn open(ask: &Replay, prefix: &str) -> Outcome<Cache> {
-    let mut builder = Cache::builder().memory(ask.memory).key_prefix(prefix);
+    let mut config = CacheConfig::default();
+    // A replay asks how warm Redis keeps a cache, not how soon this machine gives up on it: waits show in the latencies, not as misses.
+    config.redis.timeout = Duration::from_secs(10);
+    let mut builder = Cache::builder().config(config).memory(ask.memory).key_prefix(prefix);
     if let Some(folder) = &ask.disk {
         builder = builder.disk(folder, ask.disk_capacity);
     }

@@ -4,8 +4,8 @@
 //! the key left. Slots 0 to 5 of a bucket are a queue of what left the small queue, 6 and 7 of what left the main one; the oldest falls out.
 //! Nothing is swept: age does it. A wrong match costs one misplaced entry.
 
-/// Slots an expected resident entry.
-const SLOTS_PER_ENTRY: usize = 3;
+/// Slots an expected resident entry. (Three were as good in the mean over 88 points of real traces, and cost four bytes an entry more.)
+const SLOTS_PER_ENTRY: usize = 2;
 /// Slots of a bucket that belong to the small queue.
 const OF_SMALL: usize = 6;
 

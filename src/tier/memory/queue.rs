@@ -1,8 +1,7 @@
 //! A queue of resident entries, oldest first, which is also the timer of their ends.
 //!
-//! Blocks of 64 places. A place is the table's reference to an entry (8 bytes), the second in which its life ends (4 bytes), and the bit
-//! `trial`. A block knows the earliest end in it, so expiry looks only at blocks in which something may end: no wheel, nothing to cancel.
-//! An entry carries the low 31 bits of its place's number, so it is taken out of the middle without a search.
+//! Blocks of 64 places. A place is the table's reference to an entry (8 bytes) and the bit `trial`. A block knows the earliest end of a life
+//! in it, so expiry looks only at the entries of blocks in which something may end: no wheel, nothing to cancel. An entry carries the low 31 bits of its place's number, so it is taken out of the middle without a search.
 //!
 //! Taking out leaves a hole. When there are more holes than half of the entries, a few places are moved together with each further
 //! removal: `gap` is the run of holes between what was moved already and what was not.
@@ -24,12 +23,11 @@ pub(super) const NEVER: u32 = u32::MAX;
 
 struct Block {
     held: [Option<Held>; BLOCK as usize],
-    ends: [u32; BLOCK as usize],
     trial: u64,
 }
 
 struct Blocked {
-    /// No entry of the block ends earlier; seconds (of 1024 ms) since the tier was made.
+    /// No entry of the block ends earlier; see [`Seconds`].
     earliest: u32,
     block: Box<Block>,
 }
@@ -39,11 +37,28 @@ struct Gap {
     read: u64,
 }
 
+/// Coarse time: seconds of 1024 ms since the tier was made, in 32 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Seconds {
+    /// Steady milliseconds when the tier was made.
+    pub(super) born: u64,
+}
+
+impl Seconds {
+    /// The second of a steady time, rounded down.
+    pub(super) fn of(self, at: u64) -> u32 {
+        u32::try_from(at.saturating_sub(self.born) >> 10).unwrap_or(NEVER).min(NEVER - 1)
+    }
+
+    /// The second in which the last use of an entry ends.
+    fn end(self, entry: &Entry) -> u32 {
+        self.of(entry.stale_until())
+    }
+}
+
 /// What stands in a place.
 pub(super) struct Item {
     pub(super) held: Held,
-    /// Second in which its life ends, rounded down.
-    pub(super) end: u32,
     /// Was promoted as a ghost, and not hit since.
     pub(super) trial: bool,
 }
@@ -51,6 +66,7 @@ pub(super) struct Item {
 /// Entries of one side of a shard, oldest first.
 pub(super) struct Queue {
     side: Side,
+    seconds: Seconds,
     blocks: VecDeque<Blocked>,
     /// Number of the first place of the first block.
     first: u64,
@@ -66,9 +82,9 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(side: Side) -> Self {
+    pub(super) fn new(side: Side, seconds: Seconds) -> Self {
         let (blocks, gap, spare) = (VecDeque::new(), None, None);
-        Self { side, blocks, first: 0, head: 0, tail: 0, len: 0, bytes: 0, gap, sweeps: 0, spare }
+        Self { side, seconds, blocks, first: 0, head: 0, tail: 0, len: 0, bytes: 0, gap, sweeps: 0, spare }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,7 +104,7 @@ impl Queue {
     /// Appends.
     pub(super) fn push(&mut self, item: Item) {
         if self.tail == self.first + self.blocks.len() as u64 * BLOCK {
-            let fresh = || Box::new(Block { held: [const { None }; BLOCK as usize], ends: [NEVER; BLOCK as usize], trial: 0 });
+            let fresh = || Box::new(Block { held: [const { None }; BLOCK as usize], trial: 0 });
             let block = self.spare.take().unwrap_or_else(fresh);
             self.blocks.push_back(Blocked { earliest: NEVER, block });
         }
@@ -172,16 +188,17 @@ impl Queue {
 
     /// The next place, from `from` on, of an entry that may end in the second `now` or before.
     pub(super) fn next_ending(&mut self, from: u64, now: u32) -> Option<u64> {
-        let mut number = from.max(self.head);
+        let (mut number, seconds) = (from.max(self.head), self.seconds);
+        let end = |held: &Option<Held>| held.as_ref().map_or(NEVER, |held| seconds.end(held));
         while number < self.tail {
             let (block, at) = self.at(number);
             let blocked = &mut self.blocks[block];
             if blocked.earliest <= now {
                 if at == 0 {
                     // What ended was taken out by an earlier visit, and some that is left may end later.
-                    blocked.earliest = blocked.block.ends.iter().copied().min().unwrap_or(NEVER);
+                    blocked.earliest = blocked.block.held.iter().map(end).min().unwrap_or(NEVER);
                 }
-                if let Some(found) = blocked.block.ends[at..].iter().position(|end| *end <= now) {
+                if let Some(found) = blocked.block.held[at..].iter().position(|held| end(held) <= now) {
                     return Some(number + found as u64);
                 }
             }
@@ -239,20 +256,18 @@ impl Queue {
         let (block, at) = self.at(number);
         let block = &mut self.blocks[block].block;
         let held = block.held[at].take()?;
-        let end = std::mem::replace(&mut block.ends[at], NEVER);
         let trial = block.trial >> at & 1 == 1;
         block.trial &= !(1 << at);
-        Some(Item { held, end, trial })
+        Some(Item { held, trial })
     }
 
-    fn write(&mut self, number: u64, Item { held, end, trial }: Item) {
-        let (block, at) = self.at(number);
+    fn write(&mut self, number: u64, Item { held, trial }: Item) {
+        let ((block, at), end) = (self.at(number), self.seconds.end(&held));
         let which = u32::from(self.side == Side::Main) << 31;
         held.place().store((number & NUMBER) as u32 | which, Ordering::Relaxed);
         let Blocked { earliest, block } = &mut self.blocks[block];
         *earliest = (*earliest).min(end);
         block.trial |= u64::from(trial) << at;
-        block.ends[at] = end;
         block.held[at] = Some(held);
     }
 
@@ -265,11 +280,11 @@ impl Queue {
             let (block, at) = self.at(number);
             let Blocked { earliest, block } = &self.blocks[block];
             let Some(held) = &block.held[at] else {
-                assert_eq!((block.ends[at], block.trial >> at & 1), (NEVER, 0), "a hole is empty");
+                assert_eq!(block.trial >> at & 1, 0, "a hole is empty");
                 continue;
             };
             len += 1;
-            assert!(*earliest <= block.ends[at], "the block knows the earliest end");
+            assert!(*earliest <= self.seconds.end(held), "the block knows the earliest end");
             assert_eq!(self.number(held), Some(number), "the entry knows its place");
             assert!(self.gap.as_ref().is_none_or(|gap| !(gap.write..gap.read).contains(&number)), "the gap is empty");
         }

@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
-use super::Put;
 use super::ghost::{Ghosts, Side};
 use super::policy::{Policy, WALK};
-use super::queue::{Item, NEVER, Queue};
+use super::queue::{Item, Queue, Seconds};
 use super::table::{Edit, Held, Pin, Seen};
+use super::{Evicted, Put};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
 
-/// Bytes of tables an entry is charged with: a word at the lowest load after a growth (16), its place (12.7), its ghosts (13.5), rounded up.
-const PER_ENTRY: u64 = 44;
+/// Bytes of tables an entry is charged with: a word at the lowest load after a growth (12.8), its place (8.4), its ghosts (9), rounded up.
+const PER_ENTRY: u64 = 31;
 /// Bytes a shard costs before it holds anything, besides its tables.
 const FIXED: u64 = 768;
 /// A value may be this part of its shard.
@@ -27,16 +27,10 @@ pub(super) const LOOKS: usize = 256;
 pub(super) struct Common {
     pub(super) clock: Clock,
     pub(super) hasher: KeyHasher,
-    /// Steady milliseconds when the tier was made.
-    pub(super) born: u64,
+    pub(super) seconds: Seconds,
 }
 
 impl Common {
-    /// The coarse second (of 1024 ms) of a steady time, rounded down.
-    pub(super) fn second(&self, at: u64) -> u32 {
-        u32::try_from(at.saturating_sub(self.born) >> 10).unwrap_or(NEVER).min(NEVER - 1)
-    }
-
     pub(super) fn hash(&self, entry: &Entry) -> u64 {
         self.hasher.hash(entry.namespace_id(), entry.key())
     }
@@ -70,11 +64,11 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(capacity: u64) -> Self {
+    pub(super) fn new(capacity: u64, seconds: Seconds) -> Self {
         Self {
             capacity,
-            small: Queue::new(Side::Small),
-            main: Queue::new(Side::Main),
+            small: Queue::new(Side::Small, seconds),
+            main: Queue::new(Side::Main, seconds),
             policy: Policy::new(capacity),
             ghosts: Ghosts::default(),
             lingering: VecDeque::new(),
@@ -128,7 +122,7 @@ impl Shard<'_> {
     /// Tables beyond what their entries are charged with: small shards, and those that held more entries once.
     fn surplus(&self) -> u64 {
         let state = &self.state;
-        let tables = self.edit.bytes(self.pin) + state.ghosts.bytes() + state.small.footprint() + state.main.footprint();
+        let tables = self.edit.bytes() + state.ghosts.bytes() + state.small.footprint() + state.main.footprint();
         tables.saturating_sub(state.len() as u64 * PER_ENTRY)
     }
 
@@ -140,7 +134,7 @@ impl Shard<'_> {
 
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry) -> Put {
         self.release();
-        let mut put = Put { admitted: true, replaced: None, evicted: Vec::new() };
+        let mut put = Put { admitted: true, replaced: None, evicted: Evicted::new() };
         let weight = cost(&entry);
         let old = self.edit.find(key, self.pin).and_then(|old| self.locate(&old));
         if weight > self.cap() / LARGEST {
@@ -148,18 +142,17 @@ impl Shard<'_> {
             put.replaced = old.and_then(|(side, number)| self.take_at(side, number, key.hash));
             return put;
         }
-        let end = self.common.second(entry.stale_until());
         if let Some((side, number)) = old {
-            put.replaced = self.overwrite(side, number, key.hash, entry, end);
+            put.replaced = self.overwrite(side, number, key.hash, entry);
         } else {
-            self.insert(key.hash, entry, weight, end, &mut put.evicted);
+            self.insert(key.hash, entry, weight, &mut put.evicted);
         }
         // What grew: the entry, or a table.
         self.make_room(0, Some(key), &mut put.evicted);
         put
     }
 
-    fn insert(&mut self, hash: u64, entry: Entry, weight: u64, end: u32, evicted: &mut Vec<Entry>) {
+    fn insert(&mut self, hash: u64, entry: Entry, weight: u64, evicted: &mut Evicted) {
         self.make_room(weight, None, evicted);
         let ghost = self.state.ghosts.take(hash);
         let (cap, main_bytes) = (self.cap(), self.state.main.bytes);
@@ -168,18 +161,18 @@ impl Shard<'_> {
         let held = self.edit.insert(hash, entry, self.pin, |entry| self.common.hash(entry));
         let queue = self.state.queue(side);
         queue.bytes += weight;
-        queue.push(Item { held, end, trial });
+        queue.push(Item { held, trial });
     }
 
     /// Puts an entry into the place of an older one of the same key; it keeps its hits.
-    fn overwrite(&mut self, side: Side, number: u64, hash: u64, entry: Entry, end: u32) -> Option<Entry> {
+    fn overwrite(&mut self, side: Side, number: u64, hash: u64, entry: Entry) -> Option<Entry> {
         let Item { held, trial, .. } = self.state.queue(side).take_at(number)?;
         entry.hits().store(held.hits().load(Ordering::Relaxed), Ordering::Relaxed);
         let (before, after) = (cost(&held), cost(&entry));
         self.note_retired(&held, before);
         let (held, old) = self.edit.replace(hash, held, entry, self.pin);
         let queue = self.state.queue(side);
-        queue.put_back(number, Item { held, end, trial });
+        queue.put_back(number, Item { held, trial });
         queue.bytes = queue.bytes - before + after;
         Some(old)
     }
@@ -217,7 +210,7 @@ impl Shard<'_> {
         if self.state.len() == 0 {
             self.state.policy.cleared();
         }
-        self.edit.shrink(self.pin, |entry| self.common.hash(entry));
+        self.edit.shrink(hash, self.pin, |entry| self.common.hash(entry));
         Some(entry)
     }
 
@@ -255,12 +248,12 @@ impl Shard<'_> {
     }
 
     /// Evicts until there is room for `weight`, but not the entry of `keep`.
-    fn make_room(&mut self, weight: u64, keep: Option<&Key<'_>>, evicted: &mut Vec<Entry>) {
+    fn make_room(&mut self, weight: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) {
         while self.state.bytes() + weight > self.cap() && self.evict(keep, evicted) {}
     }
 
     /// After a change of the budget: evicts a bounded number of entries. Is more to be done?
-    pub(super) fn fit(&mut self, evicted: &mut Vec<Entry>) -> bool {
+    pub(super) fn fit(&mut self, evicted: &mut Evicted) -> bool {
         for _ in 0..LOOKS {
             if self.state.bytes() <= self.cap() || !self.evict(None, evicted) {
                 return false;
@@ -277,7 +270,7 @@ impl Shard<'_> {
     }
 
     /// Evicts one entry. False if there is none.
-    fn evict(&mut self, keep: Option<&Key<'_>>, evicted: &mut Vec<Entry>) -> bool {
+    fn evict(&mut self, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> bool {
         let Some((from, item)) = self.choose(keep) else { return false };
         let hash = self.common.hash(&item.held);
         let weight = cost(&item.held);
@@ -301,7 +294,7 @@ impl Shard<'_> {
         self.state.evictions += 1;
         let entry = self.retire(item.held, hash);
         evicted.push(entry);
-        self.edit.shrink(self.pin, |entry| self.common.hash(entry));
+        self.edit.shrink(hash, self.pin, |entry| self.common.hash(entry));
         true
     }
 
@@ -355,7 +348,7 @@ impl Shard<'_> {
 
     /// Takes out entries whose life is over at `now`, from a place on; looks at a bounded number. Returns how many went, and where to go on.
     pub(super) fn expire(&mut self, now: u64, limit: usize, side: Side, from: u64) -> (usize, Option<u64>) {
-        let (second, mut gone, mut next) = (self.common.second(now), 0, from);
+        let (second, mut gone, mut next) = (self.common.seconds.of(now), 0, from);
         self.release_all();
         for _ in 0..LOOKS {
             if gone == limit {
@@ -416,7 +409,7 @@ impl Shard<'_> {
             }
             assert_eq!(queue.bytes, bytes);
         }
-        assert_eq!(self.edit.len(), self.state.len(), "the table has no entry that is not queued");
+        assert_eq!(self.edit.total(), self.state.len(), "the table has no entry that is not queued");
         assert_eq!(self.state.lingering_bytes, self.state.lingering.iter().map(cost).sum::<u64>());
         assert!(self.state.bytes() <= self.cap() || self.state.len() <= 1, "the budget is kept");
     }

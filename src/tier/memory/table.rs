@@ -18,6 +18,8 @@
 //! A hit never reads it.
 //!
 //! **Growth** publishes a new array; readers of the old one finish there. The old one is not changed any more, and is freed by the epoch.
+//! A table is sixteen arrays, chosen by four bits of the hash, which grow each for itself: by a quarter, so that little stands empty,
+//! and at a time when few entries have to be asked for their hash, so that no put waits long.
 //!
 //! **Who owns what.** [`Held`] is the table's reference to an entry; a word is a copy of its address. A `Held` can be given back only
 //! through [`Edit::remove`] and [`Edit::replace`], which first take the word out and then leave the reference to the epoch, so whoever found the word
@@ -27,12 +29,10 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use crossbeam_epoch::{Atomic, Guard, Owned};
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
 
+use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Guard, Mutex, MutexGuard, Ordering, Owned, PAGES};
 use crate::entry::Entry;
 use crate::key::Key;
 
@@ -44,8 +44,16 @@ const ADDRESS: usize = (1 << ADDRESS_BITS) - 1;
 const STEP: usize = 1 << 8;
 /// The farthest a word may be from its home. A table in which one would have to be farther grows.
 const FARTHEST: usize = 254;
-/// Homes of the smallest table.
-const FEWEST: usize = 32;
+/// Which array of its table a hash belongs to; by bits that neither home nor tag use.
+#[inline]
+fn page(hash: u64) -> usize {
+    (hash >> 40) as usize & (PAGES - 1)
+}
+
+/// Homes after one growth: the load goes from 3/4 to 3/5.
+fn grown(homes: usize) -> usize {
+    homes + (homes / 4).max(1)
+}
 
 /// A pinned epoch: what a reader has seen is not freed while it lives. The only collector is the global one.
 pub(super) struct Pin(Guard);
@@ -53,7 +61,7 @@ pub(super) struct Pin(Guard);
 /// Pins the epoch.
 #[inline]
 pub(super) fn pin() -> Pin {
-    Pin(crossbeam_epoch::pin())
+    Pin(super::sync::pin())
 }
 
 impl Pin {
@@ -111,16 +119,23 @@ impl Held {
 
 /// Table and writer's state of one shard. Readers touch only the first field.
 pub(super) struct Table<S> {
-    words: Atomic<Words>,
-    side: CachePadded<Side<S>>,
+    pages: [Atomic<Words>; PAGES],
+    pub(super) side: CachePadded<Side<S>>,
 }
 
-struct Side<S> {
-    /// How often a word was moved. Written by the writer only.
-    moves: AtomicU64,
-    /// Words in use. Written by the writer only.
-    len: AtomicUsize,
+pub(super) struct Side<S> {
+    pub(super) counts: Counts,
     state: Mutex<S>,
+}
+
+/// Written by the writer only.
+pub(super) struct Counts {
+    /// How often a word was moved.
+    pub(super) moves: AtomicU64,
+    /// Words in use of each array.
+    lens: [AtomicUsize; PAGES],
+    /// Words of all arrays, used or not.
+    words: AtomicUsize,
 }
 
 struct Words {
@@ -204,31 +219,34 @@ unsafe fn entry_of(word: *mut u8) -> Entry {
 
 impl<S> Table<S> {
     pub(super) fn new(state: S) -> Self {
-        let side = Side { moves: AtomicU64::new(0), len: AtomicUsize::new(0), state: Mutex::new(state) };
-        Self { words: Atomic::new(Words::with_homes(FEWEST)), side: CachePadded::new(side) }
+        let pages: [_; PAGES] = std::array::from_fn(|_| Words::with_homes(FEWEST));
+        let words = pages.iter().map(|page| page.slots.len()).sum();
+        let (moves, lens, words) = (AtomicU64::new(0), std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
+        let side = Side { counts: Counts { moves, lens, words }, state: Mutex::new(state) };
+        Self { pages: pages.map(Atomic::new), side: CachePadded::new(side) }
     }
 
     /// The entry of this key. Takes no lock and writes nothing.
     #[inline]
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        self.words(pinned).find(key, pinned).or_else(|| self.find_surely(key, pinned))
+        self.words(key.hash, pinned).find(key, pinned).or_else(|| self.find_surely(key, pinned))
     }
 
     /// Walks until a walk has missed nothing that moved meanwhile. Repeats only if a writer got on.
     fn find_surely<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
         loop {
-            let moves = self.side.moves.load(Ordering::Acquire);
-            let found = self.words(pinned).find(key, pinned);
-            if found.is_some() || self.side.moves.load(Ordering::Acquire) == moves {
+            let moves = self.side.counts.moves.load(Ordering::Acquire);
+            let found = self.words(key.hash, pinned).find(key, pinned);
+            if found.is_some() || self.side.counts.moves.load(Ordering::Acquire) == moves {
                 return found;
             }
         }
     }
 
     #[inline]
-    fn words<'p>(&self, pinned: &'p Pin) -> &'p Words {
+    fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
         // SAFETY: never null from `new` on; a replaced array is freed by the epoch, and `pinned` holds that back.
-        unsafe { self.words.load(Ordering::Acquire, &pinned.0).deref() }
+        unsafe { self.pages[page(hash)].load(Ordering::Acquire, &pinned.0).deref() }
     }
 
     /// Becomes the one writer.
@@ -239,8 +257,10 @@ impl<S> Table<S> {
 
 impl<S> Drop for Table<S> {
     fn drop(&mut self) {
-        // SAFETY: `&mut self`: no reader is in here, and nobody else refers to this array.
-        drop(unsafe { std::mem::replace(&mut self.words, Atomic::null()).into_owned() });
+        for page in &mut self.pages {
+            // SAFETY: `&mut self`: no reader is in here, and nobody else refers to this array.
+            drop(unsafe { std::mem::replace(page, Atomic::null()).into_owned() });
+        }
     }
 }
 
@@ -253,60 +273,69 @@ pub(super) struct Locked<'t, S> {
 impl<S> Locked<'_, S> {
     /// The right to edit the words, and the state behind the lock; both end with it.
     pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
-        let Side { moves, len, .. } = &*self.table.side;
-        (Edit { words: &self.table.words, moves, len }, &mut self.state)
+        (Edit { pages: &self.table.pages, counts: &self.table.side.counts }, &mut self.state)
     }
 }
 
 /// The right to edit the words of one table: made only from its lock.
 pub(super) struct Edit<'e> {
-    words: &'e Atomic<Words>,
-    moves: &'e AtomicU64,
-    len: &'e AtomicUsize,
+    pages: &'e [Atomic<Words>; PAGES],
+    counts: &'e Counts,
 }
 
 impl Edit<'_> {
-    fn words<'p>(&self, pinned: &'p Pin) -> &'p Words {
+    fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
         // SAFETY: never null; only this writer could replace the array, and through the epoch.
-        unsafe { self.words.load(Ordering::Relaxed, &pinned.0).deref() }
+        unsafe { self.pages[page(hash)].load(Ordering::Relaxed, &pinned.0).deref() }
     }
 
     /// The entry of this key.
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        self.words(pinned).find(key, pinned)
+        self.words(key.hash, pinned).find(key, pinned)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+    /// Bytes of the arrays.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.counts.words.load(Ordering::Relaxed) * size_of::<AtomicPtr<u8>>()) as u64
     }
 
-    /// Bytes of the array.
-    pub(super) fn bytes(&self, pinned: &Pin) -> u64 {
-        (self.words(pinned).slots.len() * size_of::<AtomicPtr<u8>>()) as u64
+    /// Words in use of the array of this hash.
+    fn len(&self, hash: u64) -> usize {
+        self.counts.lens[page(hash)].load(Ordering::Relaxed)
     }
 
-    /// Takes in an entry whose key is not here. `hash_of` is asked for the hashes of all entries when the array grows.
+    fn set_len(&self, hash: u64, len: usize) {
+        self.counts.lens[page(hash)].store(len, Ordering::Relaxed);
+    }
+
+    /// Words in use.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn total(&self) -> usize {
+        self.counts.lens.iter().map(|len| len.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Takes in an entry whose key is not here. `hash_of` is asked for the hashes of the entries of an array that grows.
     pub(super) fn insert(&mut self, hash: u64, entry: Entry, pinned: &Pin, hash_of: impl Fn(&Entry) -> u64) -> Held {
         let held = Held(ManuallyDrop::new(entry));
         // An address beyond 48 bits would be cut; no supported system hands one out unasked.
         assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
-        let (len, homes) = (self.len() + 1, self.words(pinned).homes);
-        self.len.store(len, Ordering::Relaxed);
+        let (len, homes) = (self.len(hash) + 1, self.words(hash, pinned).homes);
+        self.set_len(hash, len);
         if len * 4 > homes * 3 {
-            self.rebuild(homes + homes / 2, pinned, &hash_of);
+            self.rebuild(hash, grown(homes), pinned, &hash_of);
         }
-        while !self.words(pinned).place(hash, held.raw()) {
-            let homes = self.words(pinned).homes;
-            self.rebuild(homes + homes / 2, pinned, &hash_of);
+        while !self.words(hash, pinned).place(hash, held.raw()) {
+            let homes = self.words(hash, pinned).homes;
+            self.rebuild(hash, grown(homes), pinned, &hash_of);
         }
         held
     }
 
-    /// Makes the array smaller when it is mostly empty.
-    pub(super) fn shrink(&mut self, pinned: &Pin, hash_of: impl Fn(&Entry) -> u64) {
-        let (len, homes) = (self.len(), self.words(pinned).homes);
+    /// Makes the array of this hash smaller when it is mostly empty.
+    pub(super) fn shrink(&mut self, hash: u64, pinned: &Pin, hash_of: impl Fn(&Entry) -> u64) {
+        let (len, homes) = (self.len(hash), self.words(hash, pinned).homes);
         if homes > FEWEST && len * 8 < homes {
-            self.rebuild((len * 2).max(FEWEST), pinned, &hash_of);
+            self.rebuild(hash, (len * 2).max(FEWEST), pinned, &hash_of);
         }
     }
 
@@ -314,7 +343,7 @@ impl Edit<'_> {
     pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry, pinned: &Pin) -> (Held, Entry) {
         let held = Held(ManuallyDrop::new(new));
         assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
-        let words = self.words(pinned);
+        let words = self.words(hash, pinned);
         let entry = Entry::clone(&old);
         if let Some(at) = words.position(hash, old.raw()) {
             let bits = words.slots[at].load(Ordering::Relaxed).addr() & !ADDRESS;
@@ -327,11 +356,11 @@ impl Edit<'_> {
     /// Takes an entry out. Its bytes stay readable for whoever is pinned now.
     pub(super) fn remove(&mut self, hash: u64, held: Held, pinned: &Pin) -> Entry {
         let entry = Entry::clone(&held);
-        let words = self.words(pinned);
+        let words = self.words(hash, pinned);
         // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
         if let Some(at) = words.position(hash, held.raw()) {
             self.close_gap(words, at);
-            self.len.store(self.len() - 1, Ordering::Relaxed);
+            self.set_len(hash, self.len(hash) - 1);
             retire(held, pinned);
         }
         entry
@@ -349,16 +378,16 @@ impl Edit<'_> {
             if from_home >= by {
                 let moved = word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS));
                 words.slots[gap].store(moved, Ordering::Release);
-                self.moves.store(self.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
+                self.counts.moves.store(self.counts.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
                 gap = at;
             }
         }
         words.slots[gap].store(null_mut(), Ordering::Release);
     }
 
-    /// Publishes an array of at least so many homes with the same words.
-    fn rebuild(&mut self, mut homes: usize, pinned: &Pin, hash_of: &impl Fn(&Entry) -> u64) {
-        let old = self.words(pinned);
+    /// Publishes an array for this hash, of at least so many homes, with the same words.
+    fn rebuild(&mut self, hash: u64, mut homes: usize, pinned: &Pin, hash_of: &impl Fn(&Entry) -> u64) {
+        let old = self.words(hash, pinned);
         let new = 'larger: loop {
             let new = Words::with_homes(homes);
             for slot in &old.slots {
@@ -370,13 +399,15 @@ impl Edit<'_> {
                 let entry = ManuallyDrop::new(unsafe { entry_of(word) });
                 let held = Held(entry);
                 if !new.place(hash_of(&held), held.raw()) {
-                    homes += homes / 2;
+                    homes = grown(homes);
                     continue 'larger;
                 }
             }
             break new;
         };
-        let before = self.words.swap(Owned::new(new), Ordering::AcqRel, &pinned.0);
+        let words = self.counts.words.load(Ordering::Relaxed) + new.slots.len() - old.slots.len();
+        self.counts.words.store(words, Ordering::Relaxed);
+        let before = self.pages[page(hash)].swap(Owned::new(new), Ordering::AcqRel, &pinned.0);
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
         unsafe { pinned.0.defer_destroy(before) };
     }
@@ -387,6 +418,3 @@ fn retire(held: Held, pinned: &Pin) {
     let entry = ManuallyDrop::into_inner(held.0);
     pinned.0.defer(move || drop(entry));
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,6 +11,8 @@ use crate::entry::Meta;
 use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
 
+mod table;
+
 struct Bench {
     memory: Memory,
     hasher: KeyHasher,
@@ -29,14 +31,10 @@ impl Bench {
 
     fn entry(&self, text: &str, payload: &[u8], life: u64) -> Entry {
         let now = self.clock.steady();
-        let meta = Meta {
-            policy: TtlPolicy::Medium,
-            fingerprint: 1,
-            created: now,
-            expires: now + life / 2,
-            stale_until: now + life,
-            stamp: 0,
-        };
+        // Some grace, of few lengths: each makes a class.
+        let (stale_until, grace) = (now + life, (life / 2 + 1).next_power_of_two() / 2);
+        let expires = stale_until - grace;
+        let meta = Meta { policy: TtlPolicy::Medium, fingerprint: 1, created: now, expires, stale_until, stamp: 0 };
         Entry::new(&self.key(text), &meta, payload)
     }
 

@@ -6,7 +6,7 @@ use crate::tier::remote::Message;
 
 /// The next event, soon.
 async fn next(follower: &mut Follower) -> Event {
-    tokio::time::timeout(Duration::from_secs(10), follower.next()).await.expect("an event")
+    tokio::time::timeout(Duration::from_secs(60), follower.next()).await.expect("an event")
 }
 
 /// Reads until caught up; what was heard, and where that is.

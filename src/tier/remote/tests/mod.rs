@@ -20,7 +20,7 @@ use server::Server;
 const NS: Namespace = Namespace::CURVES;
 
 /// Generous, because the machines that run tests are busy.
-const TIMEOUT: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One node of a fleet.
 struct Node {
@@ -77,11 +77,11 @@ impl Node {
     }
 }
 
-/// Asks again until it is so; panics after ten seconds.
+/// Asks again until it is so; panics after two minutes.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) -> Duration {
     let since: Stopwatch = Clock::stopwatch();
     while !is_so().await {
-        assert!(since.elapsed() < Duration::from_secs(10), "never: {what}");
+        assert!(since.elapsed() < Duration::from_secs(120), "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     since.elapsed()

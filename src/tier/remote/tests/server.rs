@@ -49,7 +49,7 @@ impl Server {
         self.child = Some(child);
         let since = Clock::stopwatch();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(since.elapsed() < Duration::from_secs(10), "redis-server does not come up");
+            assert!(since.elapsed() < Duration::from_secs(60), "redis-server does not come up");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

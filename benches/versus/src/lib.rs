@@ -1,0 +1,22 @@
+//! aurum-cache beside its peers, in one run on one machine.
+//!
+//! A time says little about a cache and much about the machine. So nothing here is judged by its time: every contender gets the same
+//! requests, in turns of a millisecond or two, and what counts is the ratio of two of them within a turn, taken at the median over
+//! all turns. What disturbs the machine for longer than a turn disturbs all alike.
+//!
+//! The programs (`src/bin`): `memory` (nanoseconds an operation) and `footprint` (bytes an entry, resident set over budget).
+//! Each has `--help`, `--json`, `--markdown`, and `--test`, which only shows that it runs.
+//!
+//! - [`arguments`]: what a program was asked.
+//! - [`workload`]: keys, values and the order in which they are asked for; seeded, the same each time.
+//! - [`contenders`]: one trait over the caches in memory, and one small adapter each.
+//! - [`race`]: the turns.
+//! - [`process`]: memory as the system counts it, and child processes.
+//! - [`report`]: rows, the bar they are held against, and how they are printed.
+
+pub mod arguments;
+pub mod contenders;
+pub mod process;
+pub mod race;
+pub mod report;
+pub mod workload;

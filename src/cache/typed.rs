@@ -1,0 +1,155 @@
+//! Where types end: between the typed face of [`Cache`] and an engine that knows bytes alone.
+
+use std::any::Any;
+use std::future::Future;
+use std::sync::Arc;
+
+use super::Cache;
+use crate::clock::Stopwatch;
+use crate::engine::fetch::{Build, Fetched, Load, LoadError, Make, Wanted};
+use crate::engine::read::Resident;
+use crate::engine::state::{Found, Verdict, Want};
+use crate::engine::write::Shared;
+use crate::entry::{Claim, Entry, Form, Shape};
+use crate::error::Error;
+use crate::fetch_error::FetchError;
+use crate::key::Key;
+use crate::metrics::{MissCause, Verb};
+use crate::namespace::Namespace;
+use crate::payload::Payload;
+use crate::policy::TtlPolicy;
+use crate::tier::Tier;
+use crate::view::Cached;
+
+impl Cache {
+    /// Could a read of this type find the key in some tier? Counts as no read and moves nothing.
+    pub(crate) async fn holds<T: Payload>(&self, ns: Namespace, key: &str) -> bool {
+        match self.engine.hasher.key(ns, key) {
+            Ok(key) => self.engine.contains(&key, Some(self.want::<T>())).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Loads the value unless a flight of its key is under way, and waits for it; for warming, which counts as no read.
+    pub(crate) async fn load<T: Payload, E: Send + Sync + 'static>(
+        &self,
+        ns: Namespace,
+        key: &str,
+        policy: TtlPolicy,
+        load: Load,
+    ) -> Result<Cached<T>, FetchError<E>> {
+        let key = self.engine.hasher.key(ns, key).map_err(FetchError::Rejected)?;
+        let wanted = self.wanted::<T, E>(&key, policy).map_err(FetchError::Rejected)?;
+        self.fetched(self.engine.load(&key, wanted, load, None, None).await)
+    }
+
+    /// What the engine has to know of a fetch.
+    pub(super) fn wanted<T: Payload, E: Send + Sync + 'static>(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Wanted, Error> {
+        self.engine.wanted(key, self.want::<T>(), policy, |error| error.is::<E>())
+    }
+
+    pub(super) async fn get_below<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Option<Cached<T>> {
+        let found = self.engine.read(key, self.want::<T>()).await?;
+        self.cached(found)
+    }
+
+    #[inline]
+    pub(super) fn resident<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Resident<Cached<T>> {
+        let took = self.engine.recorder.sample();
+        let fingerprint = self.fingerprint::<T>();
+        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint)) {
+            Resident::Hit(bytes) => {
+                self.count_resident_hit(key, took);
+                Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch()))
+            }
+            Resident::Refused => Resident::Refused,
+            Resident::Absent => Resident::Absent,
+        }
+    }
+
+    #[inline]
+    pub(super) fn count_resident_hit(&self, key: &Key<'_>, took: Option<Stopwatch>) {
+        self.engine.recorder.hit(Tier::Memory, key.id);
+        if let Some(took) = took {
+            self.engine.recorder.timed(Tier::Memory, Verb::Get, took.elapsed());
+        }
+    }
+
+    #[inline]
+    pub(super) fn hit_or_counted_miss<R>(&self, key: &Key<'_>, resident: Resident<R>, fingerprint: u64) -> Option<R> {
+        match resident {
+            Resident::Hit(hit) => return Some(hit),
+            Resident::Refused => self.count_resident_miss(key, self.engine.why_refused(key, fingerprint)),
+            Resident::Absent => self.count_resident_miss(key, self.engine.why_absent(key)),
+        }
+        None
+    }
+
+    pub(super) fn count_resident_miss(&self, key: &Key<'_>, cause: MissCause) {
+        self.engine.recorder.tier_miss(Tier::Memory);
+        self.engine.recorder.miss(key.id, cause);
+    }
+
+    pub(super) async fn write<T: Payload + ?Sized>(
+        &self,
+        key: &Key<'_>,
+        value: &T,
+        policy: TtlPolicy,
+    ) -> Result<Option<Shared>, Error> {
+        let fingerprint = self.fingerprint::<T>();
+        let write = self.engine.prepare(key, policy).await?;
+        T::Form::encode(value, |payload| self.engine.write(key, payload, write, fingerprint, Shape::of::<T::Form>()))?
+    }
+
+    pub(super) fn fetched<T: Payload, E: Send + Sync + 'static>(&self, fetched: Fetched) -> Result<Cached<T>, FetchError<E>> {
+        match fetched {
+            Fetched::Served(found) => {
+                self.cached(found).ok_or_else(|| FetchError::Rejected(Error::corrupt("value", "does not validate")))
+            }
+            Fetched::Failed(error) => match error.downcast::<E>() {
+                Ok(error) => Err(FetchError::Fetch(error)),
+                Err(_) => Err(FetchError::TimedOut),
+            },
+            Fetched::TimedOut => Err(FetchError::TimedOut),
+            Fetched::Panicked(message) => Err(FetchError::Panicked(message)),
+            Fetched::Rejected(error) => Err(FetchError::Rejected(error)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn cached<T: Payload + ?Sized>(&self, found: Found) -> Option<Cached<T>> {
+        match found.entry.claim::<T::Form>(self.fingerprint::<T>()) {
+            Claim::Typed(bytes) => Some(Cached::new(bytes, found.tier, self.engine.clock.watch())),
+            Claim::Foreign | Claim::Damaged => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn fingerprint<T: Payload + ?Sized>(&self) -> u64 {
+        T::FINGERPRINT ^ self.engine.salt
+    }
+
+    pub(super) fn want<T: Payload + ?Sized>(&self) -> Want {
+        let check = |entry: &Entry, fingerprint| match entry.clone().claim::<T::Form>(fingerprint) {
+            Claim::Typed(_) => Verdict::Yes,
+            Claim::Foreign => Verdict::Foreign,
+            Claim::Damaged => Verdict::Damaged,
+        };
+        Want { fingerprint: self.fingerprint::<T>(), check }
+    }
+}
+
+/// The user's loader with its types taken off.
+pub(crate) fn loader<T, F, Fut, E>(fetch: F) -> Load
+where
+    T: Payload,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    E: Send + Sync + 'static,
+{
+    Box::pin(async move {
+        let value = fetch().await.map_err(|error| Arc::new(error) as Arc<dyn Any + Send + Sync> as LoadError)?;
+        Ok(Box::new(move |build: &mut Build<'_>| T::Form::encode(&value, |payload| build(payload, Shape::of::<T::Form>()))?)
+            as Make)
+    })
+}

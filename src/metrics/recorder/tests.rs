@@ -1,0 +1,127 @@
+use super::*;
+use crate::metrics::slot::OWNED;
+use crate::namespace::Namespace;
+
+fn id(namespace: Namespace) -> NamespaceId {
+    namespace.id().unwrap()
+}
+
+#[test]
+fn counts_are_exact_under_four_threads() {
+    let recorder = Recorder::new(Clock::manual());
+    let (curves, general) = (id(Namespace::CURVES), id(Namespace::GENERAL));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..100_000 {
+                    recorder.hit(Tier::Memory, curves);
+                    recorder.miss(general, MissCause::Absent);
+                    recorder.tier_miss(Tier::Memory);
+                }
+            });
+        }
+    });
+    let seen = recorder.snapshot([None; 3], None);
+    assert_eq!((seen.hits, seen.misses, seen.memory.hits, seen.memory.misses), (400_000, 400_000, 400_000, 400_000));
+    assert_eq!(seen.hit_rate, 0.5);
+    assert_eq!(seen.miss_causes.absent, 400_000);
+    assert_eq!(seen.namespace(Namespace::CURVES).unwrap().hits, 400_000);
+    assert_eq!(seen.namespace(Namespace::CURVES).unwrap().misses, 0);
+    assert!(seen.namespace(Namespace::USER_DATA).is_none());
+}
+
+#[test]
+fn counts_are_exact_with_more_threads_than_slots_and_with_threads_that_come_and_go() {
+    let recorder = Recorder::new(Clock::manual());
+    let ns = id(Namespace::CURVES);
+    for _ in 0..3 {
+        let all_there = std::sync::Barrier::new(OWNED + 16);
+        std::thread::scope(|scope| {
+            for _ in 0..OWNED + 16 {
+                scope.spawn(|| {
+                    recorder.hit(Tier::Disk, ns);
+                    all_there.wait();
+                    (0..1_000).for_each(|_| recorder.hit(Tier::Disk, ns));
+                });
+            }
+        });
+    }
+    assert_eq!(recorder.snapshot([None; 3], None).disk.hits, 3 * (OWNED as u64 + 16) * 1_001);
+}
+
+#[test]
+fn an_idle_recorder_divides_by_nothing_and_prints_a_table() {
+    let seen = Recorder::new(Clock::manual()).snapshot([None; 3], None);
+    assert_eq!((seen.hit_rate, seen.error_rate), (0.0, 0.0));
+    assert!(seen.namespaces.is_empty());
+    assert!(seen.to_string().contains("memory"));
+}
+
+#[test]
+fn percentiles_of_known_samples_are_right_to_two_digits() {
+    let recorder = Recorder::new(Clock::manual());
+    for ms in 1..=1_000 {
+        recorder.timed(Tier::Redis, Verb::Get, Duration::from_millis(ms));
+    }
+    recorder.timed(Tier::Disk, Verb::Set, Duration::ZERO);
+    recorder.timed(Tier::Disk, Verb::Set, Duration::MAX);
+    let seen = recorder.snapshot([None; 3], None);
+    let get = &seen.redis.get;
+    assert_eq!(get.count, 1_000);
+    for (told, ms) in [(get.p50, 500.0), (get.p90, 900.0), (get.p99, 990.0), (get.p999, 999.0), (get.max, 1_000.0)] {
+        let off = (told.as_secs_f64() * 1e3 / ms - 1.0).abs();
+        assert!(off < 0.01, "{told:?} for {ms} ms");
+    }
+    assert_eq!(seen.disk.set.max, Duration::from_secs(60));
+    assert_eq!(seen.disk.set.count, 2);
+    assert_eq!(seen.memory.get, Latency::default());
+}
+
+#[test]
+fn the_error_rate_speaks_of_the_last_minute_and_forgets() {
+    let clock = Clock::manual();
+    let recorder = Recorder::new(clock.clone());
+    let ns = id(Namespace::CURVES);
+    assert_eq!(recorder.error_rate_last_minute(), 0.0);
+    (0..100).for_each(|_| recorder.hit(Tier::Memory, ns));
+    (0..10).for_each(|_| recorder.error(Tier::Redis));
+    assert_eq!(recorder.error_rate_last_minute(), 0.1);
+    for _ in 0..61 {
+        clock.advance(Duration::from_secs(1));
+        recorder.tick();
+    }
+    assert_eq!(recorder.error_rate_last_minute(), 0.0);
+    (0..4).for_each(|_| recorder.set(ns));
+    recorder.error(Tier::Disk);
+    assert_eq!(recorder.error_rate_last_minute(), 0.25);
+    let seen = recorder.snapshot([None; 3], None);
+    assert_eq!((seen.errors, seen.disk.errors, seen.redis.errors), (11, 1, 10));
+    assert_eq!(seen.error_rate, 11.0 / 104.0);
+}
+
+#[test]
+fn one_operation_in_sixty_four_is_timed() {
+    let recorder = Recorder::new(Clock::manual());
+    let timed = std::thread::scope(|scope| {
+        let count = || (0..640).filter(|_| recorder.sample().is_some()).count();
+        scope.spawn(count).join().unwrap()
+    });
+    assert_eq!(timed, 10);
+}
+
+#[test]
+fn what_the_tiers_hold_and_what_moved_stands_in_the_snapshot() {
+    let recorder = Recorder::new(Clock::manual());
+    recorder.promoted(Tier::Disk, 2);
+    recorder.demoted(Tier::Memory, 3);
+    recorder.expired(Tier::Memory, 1);
+    recorder.invalidated(7);
+    recorder.fetch(FetchOutcome::Replaced);
+    recorder.stale(id(Namespace::CURVES));
+    let usage = Usage { entries: 5, bytes: 600, capacity: 1_000, evictions: 4, expirations: 2 };
+    let seen = recorder.snapshot([Some(usage), None, None], Some(9));
+    assert_eq!((seen.disk.promotions, seen.memory.demotions, seen.memory.expirations), (2, 3, 3));
+    assert_eq!((seen.memory.entries, seen.memory.bytes, seen.memory.capacity, seen.memory.evictions), (5, 600, 1_000, 4));
+    assert_eq!((seen.invalidation_events, seen.invalidated_entries, seen.fetches.replaced), (1, 7, 1));
+    assert_eq!((seen.stale, seen.redis_memory), (1, Some(9)));
+}

@@ -1,0 +1,176 @@
+//! Where a thread counts: a slot of its own, without an atomic addition.
+//!
+//! Each living thread of the process owns a number below [`OWNED`]; in every recorder that number is a slot which only
+//! this thread writes. One writer needs no atomic addition: a relaxed load and a relaxed store are exact and touch a cache line that
+//! no other core writes. When the thread ends, the number goes back through a mutex, whose order makes the next owner see
+//! the last count. Threads beyond [`OWNED`], and a thread that is already being torn down, share the last slot and add atomically.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use crate::metrics::outcome::MissCause;
+use crate::namespace::{MAX_NAMESPACES, NamespaceId};
+
+/// How many threads at a time have a slot of their own.
+pub(crate) const OWNED: usize = 64;
+/// Number of the slot that is shared by all the others.
+const SHARED: usize = OWNED;
+/// Namespaces are counted in blocks that come into being with their first count.
+const BLOCK: usize = 8;
+
+/// The slots of one recorder, by the number of the writing thread; the last is shared.
+pub(crate) struct Slots([OnceLock<Box<CachePadded<Slot>>>; OWNED + 1]);
+
+impl Slots {
+    pub(crate) fn new() -> Self {
+        Self([const { OnceLock::new() }; OWNED + 1])
+    }
+
+    /// This thread's slot, made on its first count.
+    #[inline]
+    pub(crate) fn own(&self) -> (&Slot, Owner) {
+        let number = number();
+        let owner = if number == SHARED { Owner::Many } else { Owner::One };
+        (self.0[number].get_or_init(Slot::new), owner)
+    }
+
+    /// Every slot that was ever used.
+    pub(crate) fn used(&self) -> Vec<&Slot> {
+        self.0.iter().filter_map(OnceLock::get).map(|slot| &***slot).collect()
+    }
+}
+
+/// The counts of one thread.
+pub(crate) struct Slot {
+    pub(crate) tier_misses: [Cell64; 3],
+    namespaces: [OnceLock<Box<[NamespaceCells; BLOCK]>>; MAX_NAMESPACES / BLOCK],
+}
+
+/// One thread's counts of one namespace.
+#[derive(Default)]
+pub(crate) struct NamespaceCells {
+    pub(crate) hits: [Cell64; 3],
+    pub(crate) misses: [Cell64; MissCause::COUNT],
+    pub(crate) stale: Cell64,
+    pub(crate) sets: Cell64,
+}
+
+impl Slot {
+    #[cold]
+    fn new() -> Box<CachePadded<Self>> {
+        let namespaces = [const { OnceLock::new() }; MAX_NAMESPACES / BLOCK];
+        Box::new(CachePadded::new(Self { tier_misses: Default::default(), namespaces }))
+    }
+
+    #[inline]
+    pub(crate) fn namespace(&self, ns: NamespaceId) -> &NamespaceCells {
+        let index = usize::from(ns.0) % MAX_NAMESPACES;
+        &self.namespaces[index / BLOCK].get_or_init(Box::default)[index % BLOCK]
+    }
+
+    /// The cells of the namespace with this number, if this thread ever counted in its block.
+    pub(crate) fn cells(&self, id: usize) -> Option<&NamespaceCells> {
+        self.namespaces[id / BLOCK].get().map(|block| &block[id % BLOCK])
+    }
+}
+
+/// A count in a thread's slot. Never decreases.
+#[derive(Default)]
+pub(crate) struct Cell64(AtomicU64);
+
+impl Cell64 {
+    #[inline]
+    pub(crate) fn bump(&self, owner: Owner) {
+        match owner {
+            // The only writer: nothing can come between the load and the store.
+            Owner::One => self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
+            Owner::Many => {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Who writes to a slot.
+#[derive(Clone, Copy)]
+pub(crate) enum Owner {
+    One,
+    Many,
+}
+
+/// What a thread keeps for all recorders. No destructor, so that it can be used to the very end of the thread.
+struct Thread {
+    /// Its slot's number; `UNKNOWN` before its first count, `SHARED` after its number was given back.
+    number: Cell<usize>,
+    /// Operations offered to [`sampled`] so far.
+    turn: Cell<u32>,
+}
+
+const UNKNOWN: usize = usize::MAX;
+
+thread_local! {
+    static THREAD: Thread = const { Thread { number: Cell::new(UNKNOWN), turn: Cell::new(0) } };
+    /// Gives the number back when the thread ends.
+    static NUMBER: Number = Number::take();
+}
+
+/// Numbers that no living thread owns, and the lowest that was never given out.
+static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
+
+struct Number(usize);
+
+/// Is this the first of `every` operations of this thread, by a count over all recorders?
+#[inline]
+pub(crate) fn sampled(every: u32) -> bool {
+    THREAD.with(|thread| {
+        let turn = thread.turn.get();
+        thread.turn.set(turn.wrapping_add(1));
+        turn.is_multiple_of(every)
+    })
+}
+
+#[inline]
+fn number() -> usize {
+    match THREAD.with(|thread| thread.number.get()) {
+        UNKNOWN => first_number(),
+        number => number,
+    }
+}
+
+#[cold]
+fn first_number() -> usize {
+    // Fails only while the thread is torn down.
+    let number = NUMBER.try_with(|number| number.0).unwrap_or(SHARED);
+    THREAD.with(|thread| thread.number.set(number));
+    number
+}
+
+impl Number {
+    fn take() -> Self {
+        let mut free = FREE.lock();
+        if let Some(number) = free.0.pop() {
+            return Self(number);
+        }
+        let number = free.1.min(SHARED);
+        free.1 = (free.1 + 1).min(SHARED);
+        Self(number)
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        // What this thread still counts in other destructors goes to the shared slot.
+        THREAD.with(|thread| thread.number.set(SHARED));
+        if self.0 != SHARED {
+            FREE.lock().0.push(self.0);
+        }
+    }
+}

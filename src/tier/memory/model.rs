@@ -1,0 +1,339 @@
+//! The table under loom: every interleaving of a reader and writers on a tiny table, with every reordering that the orderings allow.
+//!
+//! This is `table.rs` itself, read a second time with loom's atomics and lock for the real ones. In place of crossbeam's epoch stands the
+//! simplest one there can be: what was deferred under a guard runs when all guards are gone that were alive when that one was dropped. The test keeps a clone of each
+//! entry, so nothing is ever freed; an entry whose reference the table gave up while a reader could see it is found by its count.
+
+mod sync {
+    //! Loom's atomics and lock, and an epoch that is right by being simple.
+
+    use std::cell::RefCell;
+    use std::marker::PhantomData;
+
+    pub(super) use loom::sync::MutexGuard;
+    pub(super) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+    pub(super) const PAGES: usize = 1;
+    pub(super) const FEWEST: usize = 3;
+
+    pub(super) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().expect("no writer panics")
+        }
+    }
+
+    type Work = Box<dyn FnOnce()>;
+
+    #[derive(Default)]
+    struct Epoch {
+        next: u64,
+        guards: Vec<u64>,
+        deferred: Vec<Deferred>,
+    }
+
+    struct Deferred {
+        under: u64,
+        /// The guards it waits for.
+        guards: Vec<u64>,
+        work: Work,
+    }
+
+    thread_local! {
+        // Loom runs all threads of a model on one.
+        static EPOCH: RefCell<Epoch> = RefCell::default();
+    }
+
+    loom::lazy_static! {
+        // Whoever pins after a guard was dropped sees what was unlinked under that guard: crossbeam's fences and its count of epochs.
+        static ref DROPPED: AtomicUsize = AtomicUsize::new(0);
+    }
+
+    pub(super) struct Guard(u64);
+
+    pub(super) fn pin() -> Guard {
+        DROPPED.fetch_add(0, Ordering::AcqRel);
+        EPOCH.with_borrow_mut(|epoch| {
+            epoch.next += 1;
+            epoch.guards.push(epoch.next);
+            Guard(epoch.next)
+        })
+    }
+
+    impl Guard {
+        pub(super) fn flush(&self) {}
+
+        pub(super) fn defer(&self, work: impl FnOnce() + 'static) {
+            EPOCH.with_borrow_mut(|epoch| {
+                epoch.deferred.push(Deferred { under: self.0, guards: epoch.guards.clone(), work: Box::new(work) });
+            });
+        }
+
+        /// # Safety
+        ///
+        /// As crossbeam's; here the value is left alone.
+        pub(super) unsafe fn defer_destroy<T>(&self, _: Shared<'_, T>) {}
+    }
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            DROPPED.fetch_add(1, Ordering::AcqRel);
+            let due: Vec<Deferred> = EPOCH.with_borrow_mut(|epoch| {
+                epoch.guards.retain(|guard| *guard != self.0);
+                for deferred in &mut epoch.deferred {
+                    if deferred.under == self.0 {
+                        deferred.guards.clone_from(&epoch.guards);
+                    }
+                    deferred.guards.retain(|guard| *guard != self.0);
+                }
+                let (due, rest) =
+                    std::mem::take(&mut epoch.deferred).into_iter().partition(|deferred| deferred.guards.is_empty());
+                epoch.deferred = rest;
+                due
+            });
+            due.into_iter().for_each(|deferred| (deferred.work)());
+        }
+    }
+
+    pub(super) struct Owned<T>(Box<T>);
+
+    impl<T> Owned<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(Box::new(value))
+        }
+    }
+
+    pub(super) struct Shared<'g, T>(*mut T, PhantomData<&'g Guard>);
+
+    impl<'g, T> Shared<'g, T> {
+        /// # Safety
+        ///
+        /// As crossbeam's.
+        pub(super) unsafe fn deref(&self) -> &'g T {
+            // SAFETY: from `Box::leak`; only `into_owned` takes it back, from a table that nobody else has.
+            unsafe { &*self.0 }
+        }
+    }
+
+    pub(super) struct Atomic<T>(AtomicPtr<T>);
+
+    impl<T> Atomic<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(AtomicPtr::new(Box::leak(Box::new(value))))
+        }
+
+        pub(super) fn null() -> Self {
+            Self(AtomicPtr::new(std::ptr::null_mut()))
+        }
+
+        pub(super) fn load<'g>(&self, order: Ordering, _: &'g Guard) -> Shared<'g, T> {
+            Shared(self.0.load(order), PhantomData)
+        }
+
+        pub(super) fn swap<'g>(&self, new: Owned<T>, order: Ordering, _: &'g Guard) -> Shared<'g, T> {
+            Shared(self.0.swap(Box::leak(new.0), order), PhantomData)
+        }
+
+        /// # Safety
+        ///
+        /// As crossbeam's.
+        pub(super) unsafe fn into_owned(self) -> Owned<T> {
+            // SAFETY: from `Box::leak`, and the caller is the only one who has it.
+            Owned(unsafe { Box::from_raw(self.0.load(Ordering::Relaxed)) })
+        }
+    }
+}
+
+#[path = "table.rs"]
+mod table;
+
+use loom::sync::Arc;
+
+use self::table::{Held, Table, pin};
+use crate::entry::{Entry, Meta};
+use crate::key::Key;
+use crate::namespace::NamespaceId;
+use crate::policy::TtlPolicy;
+
+fn key(text: &str) -> Key<'_> {
+    // All of one home and one tag: the worst case for whoever walks.
+    Key { id: NamespaceId(0), text, hash: 0 }
+}
+
+fn entry(text: &str, payload: &[u8]) -> Entry {
+    let meta = Meta { policy: TtlPolicy::Medium, fingerprint: 1, created: 0, expires: 1, stale_until: 1, stamp: 0 };
+    Entry::new(&key(text), &meta, payload)
+}
+
+/// A table whose entries the test keeps clones of.
+struct Bench {
+    table: Table<Vec<Held>>,
+}
+
+impl Bench {
+    /// With these keys in it, each with the payload "old".
+    fn with(texts: &[&str]) -> (Arc<Self>, Vec<Entry>) {
+        let bench = Arc::new(Self { table: Table::new(Vec::new()) });
+        let kept = texts.iter().map(|text| bench.insert(text)).collect();
+        (bench, kept)
+    }
+
+    fn insert(&self, text: &str) -> Entry {
+        let (pin, new) = (pin(), entry(text, b"old"));
+        let kept = new.clone();
+        let mut locked = self.table.lock();
+        let (mut edit, held) = locked.parts();
+        held.push(edit.insert(0, new, &pin, |_| 0));
+        kept
+    }
+
+    fn take(&self, text: &str) -> Option<Held> {
+        let mut locked = self.table.lock();
+        let (_, held) = locked.parts();
+        let at = held.iter().position(|held| held.key() == text)?;
+        Some(held.swap_remove(at))
+    }
+
+    fn remove(&self, text: &str) {
+        let pin = pin();
+        let held = self.take(text).expect("it is there");
+        let mut locked = self.table.lock();
+        locked.parts().0.remove(0, held, &pin);
+    }
+
+    fn replace(&self, text: &str) -> Entry {
+        let (pin, new) = (pin(), entry(text, b"new"));
+        let (kept, old) = (new.clone(), self.take(text).expect("it is there"));
+        let mut locked = self.table.lock();
+        let (mut edit, held) = locked.parts();
+        held.push(edit.replace(0, old, new, &pin).0);
+        kept
+    }
+
+    /// What a reader finds. While it is pinned the table's reference is there, besides the test's.
+    fn find(&self, text: &str) -> Option<Vec<u8>> {
+        let pin = pin();
+        let seen = self.table.find(&key(text), &pin)?;
+        assert_eq!(seen.key(), text, "the entry of another key");
+        loom::thread::yield_now();
+        assert!(seen.is_shared(), "the table gave its reference up while a reader could see the entry");
+        Some(seen.payload().to_vec())
+    }
+}
+
+/// Runs `work` in every order with at most so many switches of thread that no thread asked for; nearly all faults of such code need two
+/// (Musuvathi and Qadeer, PLDI 2007), and without a bound it takes hours.
+fn every_order(switches: usize, work: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(switches);
+    model.check(work);
+}
+
+/// Runs `write` beside a reader of `text`, in every order, and shows what the reader found to `judge`.
+fn model(texts: &'static [&'static str], text: &'static str, write: fn(&Bench) -> Vec<Entry>, judge: fn(Option<Vec<u8>>)) {
+    every_order(3, move || {
+        let (bench, kept) = Bench::with(texts);
+        let reader = loom::thread::spawn({
+            let bench = bench.clone();
+            move || judge(bench.find(text))
+        });
+        let more = write(&bench);
+        reader.join().expect("the reader's judgement");
+        drop((bench, kept, more));
+    });
+}
+
+fn must_be_there(found: Option<Vec<u8>>) {
+    assert!(found.is_some(), "a resident entry was not found");
+}
+
+#[test]
+fn an_entry_is_found_while_the_one_before_it_is_removed() {
+    model(
+        &["a", "b"],
+        "b",
+        |bench| {
+            bench.remove("a");
+            Vec::new()
+        },
+        must_be_there,
+    );
+}
+
+#[test]
+fn an_entry_is_found_while_it_moves_twice() {
+    model(
+        &["a", "b", "c"],
+        "c",
+        |bench| {
+            bench.remove("a");
+            bench.remove("b");
+            Vec::new()
+        },
+        must_be_there,
+    );
+}
+
+#[test]
+fn an_entry_is_found_while_the_array_grows() {
+    model(&["a", "b"], "b", |bench| ["c", "d"].map(|text| bench.insert(text)).to_vec(), must_be_there);
+}
+
+#[test]
+fn an_entry_that_is_replaced_is_the_old_or_the_new_one() {
+    let judge = |found: Option<Vec<u8>>| assert!(matches!(found.as_deref(), Some(b"old" | b"new")), "{found:?}");
+    model(&["a", "b"], "b", |bench| vec![bench.replace("b")], judge);
+}
+
+#[test]
+fn an_entry_that_is_removed_is_whole_or_gone() {
+    let judge = |found: Option<Vec<u8>>| assert!(matches!(found.as_deref(), None | Some(b"old")), "{found:?}");
+    model(
+        &["a", "b"],
+        "a",
+        |bench| {
+            bench.remove("a");
+            Vec::new()
+        },
+        judge,
+    );
+}
+
+#[test]
+fn a_key_that_was_removed_and_set_again_is_never_another_key() {
+    let judge = |found: Option<Vec<u8>>| assert!(matches!(found.as_deref(), None | Some(b"old")), "{found:?}");
+    model(
+        &["a", "b"],
+        "a",
+        |bench| {
+            bench.remove("a");
+            vec![bench.insert("c"), bench.insert("a")]
+        },
+        judge,
+    );
+}
+
+#[test]
+fn two_writers_and_a_reader_do_not_lose_an_entry() {
+    every_order(2, || {
+        let (bench, kept) = Bench::with(&["a", "b"]);
+        let writer = loom::thread::spawn({
+            let bench = bench.clone();
+            move || {
+                bench.insert("c");
+            }
+        });
+        let other = bench.clone();
+        let reader = loom::thread::spawn(move || must_be_there(other.find("b")));
+        bench.remove("a");
+        writer.join().expect("the writer");
+        reader.join().expect("the reader's judgement");
+        assert!(bench.find("a").is_none());
+        drop(kept);
+    });
+}

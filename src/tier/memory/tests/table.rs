@@ -1,0 +1,71 @@
+//! What a stress test reaches too rarely: gaps, moves, and what a pinned reader saw.
+
+use super::super::sync::Ordering;
+use super::super::table::{Table, pin};
+use crate::entry::{Entry, Meta};
+use crate::key::Key;
+use crate::namespace::NamespaceId;
+use crate::policy::TtlPolicy;
+
+fn key(text: &str, hash: u64) -> Key<'_> {
+    Key { id: NamespaceId(0), text, hash }
+}
+
+fn entry(key: &Key<'_>) -> Entry {
+    let meta = Meta { policy: TtlPolicy::Medium, fingerprint: 1, created: 0, expires: 1, stale_until: 1, stamp: 0 };
+    Entry::new(key, &meta, b"v")
+}
+
+fn hash_of(entry: &Entry) -> u64 {
+    entry.key().parse().unwrap_or(0)
+}
+
+#[test]
+fn a_word_that_moves_into_a_gap_is_still_found_and_its_move_is_announced() {
+    let (table, pin) = (Table::new(()), pin());
+    // All of one home, and of one tag: only the key tells them apart.
+    let keys = ["a", "b", "c"].map(|text| key(text, 0));
+    let mut locked = table.lock();
+    let (mut edit, ()) = locked.parts();
+    let [a, b, c] = keys.each_ref().map(|key| edit.insert(0, entry(key), &pin, hash_of));
+    let moves = || table.side.counts.moves.load(Ordering::Relaxed);
+    edit.remove(0, c, &pin);
+    assert_eq!(moves(), 0, "nothing stood behind the last");
+    edit.remove(0, a, &pin);
+    assert_eq!(moves(), 1, "one word moved, and readers that missed are told");
+    assert!(table.find(&keys[1], &pin).is_some());
+    assert!(table.find(&keys[0], &pin).is_none() && table.find(&keys[2], &pin).is_none());
+    edit.remove(0, b, &pin);
+    assert!(table.find(&keys[1], &pin).is_none() && edit.total() == 0);
+}
+
+#[test]
+fn a_gap_is_not_filled_with_a_word_that_is_at_home() {
+    let (table, pin) = (Table::new(()), pin());
+    let mut locked = table.lock();
+    let (mut edit, ()) = locked.parts();
+    // Homes are the top of the lower 32 bits: 8 of them, so 1 << 29 is the second.
+    let (first, next, late) = (key("1", 1), key("536870912", 1 << 29), key("2", 2));
+    let held = edit.insert(first.hash, entry(&first), &pin, hash_of);
+    let at_home = edit.insert(next.hash, entry(&next), &pin, hash_of);
+    let displaced = edit.insert(late.hash, entry(&late), &pin, hash_of);
+    edit.remove(first.hash, held, &pin);
+    assert!(table.find(&next, &pin).is_some() && table.find(&late, &pin).is_some());
+    edit.remove(next.hash, at_home, &pin);
+    edit.remove(late.hash, displaced, &pin);
+}
+
+#[test]
+fn what_was_seen_stays_readable_after_it_was_replaced_and_removed() {
+    let (table, pin) = (Table::new(()), pin());
+    let key = key("7", 7);
+    let mut locked = table.lock();
+    let (mut edit, ()) = locked.parts();
+    let held = edit.insert(7, entry(&key), &pin, hash_of);
+    let seen = table.find(&key, &pin).unwrap();
+    let (held, _) = edit.replace(7, held, entry(&key), &pin);
+    assert!(!held.is(&seen));
+    drop(edit.remove(7, held, &pin));
+    pin.flush();
+    assert_eq!((seen.key(), seen.payload()), ("7", &b"v"[..]));
+}

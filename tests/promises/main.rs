@@ -1,0 +1,30 @@
+//! What the cache promises, one file a promise.
+//!
+//! One test program for all of them: a program for each file would link the whole library twenty times. What runs alone is
+//! named by its file, `cargo test --test promises warm_restart`.
+
+mod support;
+
+mod analytics_and_health;
+mod bad_input;
+mod coherence;
+mod fetch;
+mod fetch_under_stress;
+mod legacy;
+mod lifecycle;
+mod maintenance_without_traffic;
+mod memory_only;
+mod namespaces_are_kept_apart;
+mod no_resurrection;
+mod no_secrets;
+mod pattern_invalidation;
+mod placement;
+mod program;
+mod redis_fallback;
+mod scan_resistance;
+mod schema_evolution;
+mod settings;
+mod ttl_policies;
+mod unified_interface;
+mod warm_restart;
+mod warming;
