@@ -470,10 +470,14 @@ fn layout(key_len: usize, payload_len: usize, align: u8) -> (Layout, usize) {
 /// Bits of a packed life that are its number; the five above them say by how many bits it is shifted.
 const LIFE_BITS: u32 = 27;
 
-/// Milliseconds in 32 bits, rounded down where they need more than 27 bits.
+/// Milliseconds in 32 bits, rounded up where they need more than 27 bits: who subtracts it from the end finds no creation in the future.
 fn pack_life(ms: u64) -> u32 {
-    let ms = ms.min((1 << 58) - 1);
-    let shift = (u64::BITS - ms.leading_zeros()).saturating_sub(LIFE_BITS);
+    let ms = ms.min(1 << 57);
+    let bits = |ms: u64| (u64::BITS - ms.leading_zeros()).saturating_sub(LIFE_BITS);
+    // Rounded up first, for that may take one bit more.
+    let step = (1 << bits(ms)) - 1;
+    let ms = (ms + step) & !step;
+    let shift = bits(ms);
     (ms >> shift) as u32 | shift << LIFE_BITS
 }
 
