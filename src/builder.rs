@@ -17,7 +17,7 @@ use crate::invalidation::gate::Gates;
 use crate::invalidation::ledger::Ledger;
 use crate::invalidation::rule::Rules;
 use crate::key::KeyHasher;
-use crate::metrics::{Departed, Recorder};
+use crate::metrics::{Departed, Exporter, Recorder};
 use crate::namespace::Namespace;
 use crate::policy::placement::PlacementTable;
 use crate::schema;
@@ -135,6 +135,7 @@ impl Builder {
             rules,
             flights: Arc::new(Flights::default()),
             ledger: Ledger::default(),
+            exporter: Exporter::new(config.node.clone()),
             departed: Departed::new(),
             throttled: Mutex::default(),
             refill_left: AtomicU64::new(0),

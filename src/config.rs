@@ -21,7 +21,7 @@ use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
 use crate::policy::placement::Placement;
 use crate::policy::ttl::MAX_TTL;
-use units::duration;
+use units::{duration, policy};
 
 /// All settings of a cache. Everything has a default; the default is a cache of 256 MiB of memory alone.
 ///
@@ -194,6 +194,7 @@ pub enum Enforce {
 #[non_exhaustive]
 pub struct NamespaceConfig {
     /// The default policy.
+    #[serde(with = "policy")]
     pub policy: Option<TtlPolicy>,
     /// No entry may live longer.
     #[serde(with = "duration::maybe")]

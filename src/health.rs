@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+#[cfg(feature = "serde")]
 use serde::Serialize;
 
 use crate::tier::{Tier, TierState};
@@ -13,7 +14,8 @@ const TOO_MANY_ERRORS: f64 = 0.05;
 ///
 /// Healthy means: memory works, no configured tier is [`Down`](TierState::Down), and at most 5 % of the operations of the last
 /// minute failed in some tier. An unhealthy cache still answers: with Redis away it is memory and disk.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
 pub struct Health {
     /// The verdict.
@@ -25,7 +27,8 @@ pub struct Health {
 }
 
 /// How one tier is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
 pub struct TierHealth {
     /// Which tier.

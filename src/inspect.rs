@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "serde")]
 use serde::Serialize;
 
 use crate::clock::LATEST_MS;
@@ -13,7 +14,8 @@ use crate::pattern::Pattern;
 use crate::tier::disk;
 
 /// What a disk folder holds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
 pub struct FolderReport {
     /// Segments of the log.
@@ -47,7 +49,8 @@ impl FolderReport {
 }
 
 /// One live entry of a disk folder.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
 pub struct FolderEntry {
     /// Its namespace.

@@ -53,8 +53,9 @@
 //!
 //! # Features
 //!
-//! `disk` and `redis` (default), `tls` for `rediss://`, `serde` (kept for
-//! symmetry: the public data types always implement serde's traits), `cli` (the program `aurum-cache`).
+//! `disk` and `redis` (default), `tls` for `rediss://`, `serde` (policies, events, analytics, health and reports implement
+//! serde's traits; settings do so always), `metrics` (what `analytics()` says, through the `metrics` facade), `cli` (the program
+//! `aurum-cache`).
 
 // Without a lower tier nothing leaves the process, and the words for that are unused.
 #![cfg_attr(not(all(feature = "disk", feature = "redis")), allow(dead_code))]

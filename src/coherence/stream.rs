@@ -33,8 +33,9 @@ impl Cursor {
 /// What a follower learned.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// What other nodes did, oldest first (nothing, if all of it was our own); nothing before the cursor is missing.
-    Batch(Vec<Message>, Cursor),
+    /// What other nodes did, oldest first (nothing, if all of it was our own), and how long the oldest of it had lain in the log;
+    /// nothing before the cursor is missing.
+    Batch(Vec<Message>, Cursor, Duration),
     /// Records may have been missed: local copies of what is shared must be dropped. Goes on from the cursor.
     Gap(Cursor),
     /// The link is down. Said once; the next event says how it goes on.
@@ -89,10 +90,10 @@ impl Follower {
     async fn step(&mut self) -> Result<Option<Event>, Error> {
         let (epoch, last_id) = self.cursor.as_ref().map_or(("", ""), |cursor| (&cursor.epoch, &cursor.last_id));
         match self.tail.page(epoch, last_id).await? {
-            Page::Records(messages, last_id) => {
+            Page::Records(messages, last_id, lag) => {
                 let cursor = Cursor { epoch: epoch.to_owned(), last_id };
                 self.cursor = Some(cursor.clone());
-                Ok(Some(Event::Batch(messages, cursor)))
+                Ok(Some(Event::Batch(messages, cursor, lag)))
             }
             Page::Gap(epoch, last_id) => {
                 let cursor = Cursor { epoch, last_id };

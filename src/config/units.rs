@@ -127,6 +127,25 @@ pub(crate) mod duration {
     }
 }
 
+/// A policy that may be left out, by its name or as a duration. The type's own serde is a feature, settings are not.
+pub(crate) mod policy {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::policy::TtlPolicy;
+
+    pub(crate) fn serialize<S: Serializer>(policy: &Option<TtlPolicy>, serializer: S) -> Result<S::Ok, S::Error> {
+        match policy {
+            Some(policy) => serializer.collect_str(policy),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TtlPolicy>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

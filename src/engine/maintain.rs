@@ -1,12 +1,13 @@
 //! Background maintenance: what happens without traffic.
 //!
 //! Every interval: expired entries leave memory in bounded steps, the disk keeps its budget and drops what is
-//! over, Redis is asked whether it lives. Every thirtieth time the list of the hottest keys is
+//! over, Redis is asked whether it lives, and the numbers are exported. Every thirtieth time the list of the hottest keys is
 //! written down, so that a killed process comes back warm too.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::coherence::{Event, Follower};
 use crate::engine::state::{CoherenceState, Engine};
 use crate::tier::Tier;
@@ -42,6 +43,7 @@ impl Engine {
             }
             self.keep_repairs().await;
         }
+        self.export();
     }
 
     /// The maintenance task: ends when the cache is closed or its last handle is gone.
@@ -70,9 +72,12 @@ impl Engine {
     /// Applies one event of the log.
     pub(crate) async fn hear(self: &Arc<Self>, event: Event) {
         let cursor = match event {
-            Event::Batch(messages, cursor) => {
+            Event::Batch(messages, cursor, lag) => {
                 for message in &messages {
                     self.apply(message).await;
+                }
+                if let Some(CoherenceState::Current(last)) = &mut *self.coherence.lock() {
+                    *last = lag;
                 }
                 cursor
             }
@@ -83,12 +88,12 @@ impl Engine {
                 cursor
             }
             Event::CaughtUp(cursor) => {
-                *self.coherence.lock() = Some(CoherenceState::Current);
+                *self.coherence.lock() = Some(CoherenceState::Current(Duration::ZERO));
                 cursor
             }
             Event::Lost(error) => {
                 tracing::warn!(%error, "the log between nodes cannot be read");
-                *self.coherence.lock() = Some(CoherenceState::Blind);
+                *self.coherence.lock() = Some(CoherenceState::Blind(Clock::stopwatch()));
                 return;
             }
         };

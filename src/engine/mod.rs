@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::coherence::{Cursor, Event, follow};
 use crate::engine::invalidate::SEQUENCE_NOTE;
 use crate::engine::maintain::CURSOR_NOTE;
@@ -77,7 +78,7 @@ impl Engine {
             Some(disk) => self.noted(Tier::Disk, disk.read_note(CURSOR_NOTE).await).flatten(),
             None => None,
         };
-        *self.coherence.lock() = Some(CoherenceState::Blind);
+        *self.coherence.lock() = Some(CoherenceState::Blind(Clock::stopwatch()));
         let mut follower = follow(remote, note.as_deref().and_then(Cursor::from_bytes));
         let reading = async {
             loop {
@@ -124,6 +125,7 @@ impl Engine {
             // Aborted or done: either way it no longer runs.
             let _ = task.await;
         }
+        self.export();
         self.keep_repairs().await;
         let warm = self.keep_warm().await;
         let disk = match &self.disk {

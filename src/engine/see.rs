@@ -94,7 +94,17 @@ impl Engine {
             self.remote.as_ref().map(|_| crate::tier::Usage::default()),
         ];
         let redis_memory = self.remote.as_ref().and_then(|remote| remote.cached_memory());
-        self.recorder.snapshot(usage, redis_memory)
+        let mut all = self.recorder.snapshot(usage, redis_memory);
+        all.coherence_lag = self.coherence.lock().map(|state| match state {
+            CoherenceState::Current(lag) => lag,
+            CoherenceState::Blind(since) => since.elapsed(),
+        });
+        all
+    }
+
+    /// Hands the numbers to the `metrics` facade, where the build has it.
+    pub(crate) fn export(&self) {
+        self.exporter.export(|| (self.analytics(), self.tiers().into_iter().map(|tier| (tier.tier, tier.state)).collect()));
     }
 
     /// How the cache and its tiers are doing, asked now.
@@ -103,6 +113,11 @@ impl Engine {
             remote.probe().await;
             let _ = remote.memory().await;
         }
+        Health::judge(self.tiers(), self.recorder.error_rate_last_minute())
+    }
+
+    /// How the tiers are doing, as far as it is known without asking.
+    fn tiers(&self) -> Vec<TierHealth> {
         let closed = self.closed.load(std::sync::atomic::Ordering::Acquire);
         let memory = if closed {
             TierHealth::new(Tier::Memory, TierState::Down, Some("the cache is closed".into()))
@@ -123,7 +138,7 @@ impl Engine {
         let redis = match &self.remote {
             Some(remote) => {
                 let report = remote.report();
-                let blind = *self.coherence.lock() == Some(CoherenceState::Blind);
+                let blind = matches!(*self.coherence.lock(), Some(CoherenceState::Blind(_)));
                 if blind && report.state == TierState::Up {
                     let reason = "the log between nodes is not read yet: invalidations of other nodes are not known here";
                     TierHealth::new(Tier::Redis, TierState::Degraded, Some(reason.into()))
@@ -133,6 +148,6 @@ impl Engine {
             }
             None => TierHealth::new(Tier::Redis, TierState::Off, None),
         };
-        Health::judge(vec![memory, disk, redis], self.recorder.error_rate_last_minute())
+        vec![memory, disk, redis]
     }
 }

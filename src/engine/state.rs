@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::flight::Flights;
@@ -16,8 +16,7 @@ use crate::invalidation::gate::Gates;
 use crate::invalidation::ledger::Ledger;
 use crate::invalidation::rule::Rules;
 use crate::key::{Key, KeyHasher};
-use crate::metrics::Departed;
-use crate::metrics::Recorder;
+use crate::metrics::{Departed, Exporter, Recorder};
 use crate::namespace::{MAX_NAMESPACES, NamespaceId};
 use crate::policy::placement::PlacementTable;
 use crate::tier::Tier;
@@ -45,6 +44,7 @@ pub(crate) struct Engine {
     pub(crate) flights: Arc<Flights>,
     pub(crate) ledger: Ledger,
     pub(crate) recorder: Recorder,
+    pub(crate) exporter: Exporter,
     /// Why keys left: the cause of a later miss.
     pub(crate) departed: Departed,
     /// When each failed fetch may be tried again, in steady milliseconds: set where a stale value stands in.
@@ -64,12 +64,12 @@ pub(crate) struct Engine {
 }
 
 /// How this node stands towards the log that nodes share.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum CoherenceState {
-    /// Everything up to a moment ago is applied.
-    Current,
-    /// The log cannot be read: what other nodes invalidate is not known here.
-    Blind,
+    /// Everything up to a moment ago is applied; how long the records of the last page had waited for it.
+    Current(Duration),
+    /// The log cannot be read: what other nodes invalidate is not known here; since when.
+    Blind(Stopwatch),
 }
 
 /// What is laid down for the entries of one namespace.

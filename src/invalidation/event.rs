@@ -9,6 +9,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
@@ -16,8 +17,9 @@ const VERSION: u8 = 1;
 const MAX_TEXT: usize = 8 << 10;
 
 /// What was invalidated.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Scope {
     /// One key.
@@ -48,7 +50,8 @@ pub enum Scope {
 /// );
 /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct InvalidationEvent {
     /// When it was done, wall time.

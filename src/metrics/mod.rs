@@ -1,8 +1,14 @@
 //! What the cache saw of itself: counted where it happens, read when somebody asks.
 //!
 //! [`recorder`] counts, at a cost that the hit path does not feel: in [`slot`]s of threads that [`totals`] adds up, and by
-//! [`minute`]. [`snapshot`] is what a caller gets to see. Nothing in
+//! [`minute`]. [`snapshot`] is what a caller gets to see, and [`export`] hands to the `metrics` facade (feature `metrics`). Nothing in
 //! here reacts to a number: who decides by them asks.
+
+#[cfg(not(feature = "metrics"))]
+#[path = "absent.rs"]
+mod export;
+#[cfg(feature = "metrics")]
+mod export;
 
 pub(crate) mod departed;
 mod minute;
@@ -13,6 +19,7 @@ pub(crate) mod snapshot;
 mod totals;
 
 pub(crate) use departed::Departed;
+pub(crate) use export::Exporter;
 pub(crate) use outcome::{FetchOutcome, MissCause, Verb};
 pub(crate) use recorder::Recorder;
 pub use snapshot::{Analytics, FetchAnalytics, Latency, MissCauses, NamespaceAnalytics, TierAnalytics};

@@ -223,6 +223,7 @@ impl Recorder {
             invalidated_entries: count(&self.rare.invalidated_entries),
             miss_causes: causes(&totals.misses),
             redis_memory,
+            coherence_lag: None,
             memory,
             disk,
             redis,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 use crate::namespace::Namespace;
@@ -19,7 +20,8 @@ use crate::tier::Tier;
 ///
 /// **Reads.** Each typed read is one hit or one miss, however many tiers were asked on the way, so `hits + misses` is
 /// how often the cache was asked. A value served past its time is counted in `stale` in addition.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Analytics {
     /// Reads that were answered by any tier.
@@ -46,6 +48,10 @@ pub struct Analytics {
     pub miss_causes: MissCauses,
     /// Bytes the Redis server says it uses, for all its users; `None` without Redis or before it has answered.
     pub redis_memory: Option<u64>,
+    /// How far this node is behind the log between nodes: how long the oldest of the records it read last had lain there, by the
+    /// clock of the Redis server, or, while it cannot read the log, for how long; `None` without Redis.
+    #[cfg_attr(feature = "serde", serde(rename = "coherence_lag_ns", with = "nanos::maybe"))]
+    pub coherence_lag: Option<Duration>,
     /// The memory tier.
     pub memory: TierAnalytics,
     /// The disk tier; all zero when it is off.
@@ -55,7 +61,7 @@ pub struct Analytics {
     /// Every namespace that was used, by name.
     pub namespaces: Vec<NamespaceAnalytics>,
     /// Since the cache was opened, by the steady clock.
-    #[serde(rename = "uptime_ns", with = "nanos")]
+    #[cfg_attr(feature = "serde", serde(rename = "uptime_ns", with = "nanos"))]
     pub uptime: Duration,
 }
 
@@ -76,7 +82,8 @@ impl Analytics {
 }
 
 /// What one tier did since open, and what it holds now.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct TierAnalytics {
     /// Reads that this tier answered.
@@ -106,7 +113,8 @@ pub struct TierAnalytics {
 }
 
 /// What one namespace was asked for since open.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct NamespaceAnalytics {
     /// The namespace's name.
@@ -132,7 +140,8 @@ pub struct NamespaceAnalytics {
 }
 
 /// What became of the loaders of `get_or_fetch`, and of the callers who waited for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct FetchAnalytics {
     /// Loaders that brought a value.
@@ -152,7 +161,8 @@ pub struct FetchAnalytics {
 }
 
 /// Why reads missed: one cause for each miss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct MissCauses {
     /// Not known to any tier.
@@ -193,25 +203,26 @@ impl MissCauses {
 
 /// How long an operation of one tier took, in percentiles since open: from a histogram of two significant digits
 /// between 1 ns and 60 s. All zero while nothing was measured.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Latency {
     /// How many were measured: one in 64 for memory, all of them for disk and Redis.
     pub count: u64,
     /// Half took no longer.
-    #[serde(rename = "p50_ns", with = "nanos")]
+    #[cfg_attr(feature = "serde", serde(rename = "p50_ns", with = "nanos"))]
     pub p50: Duration,
     /// 90 % took no longer.
-    #[serde(rename = "p90_ns", with = "nanos")]
+    #[cfg_attr(feature = "serde", serde(rename = "p90_ns", with = "nanos"))]
     pub p90: Duration,
     /// 99 % took no longer.
-    #[serde(rename = "p99_ns", with = "nanos")]
+    #[cfg_attr(feature = "serde", serde(rename = "p99_ns", with = "nanos"))]
     pub p99: Duration,
     /// 99.9 % took no longer.
-    #[serde(rename = "p999_ns", with = "nanos")]
+    #[cfg_attr(feature = "serde", serde(rename = "p999_ns", with = "nanos"))]
     pub p999: Duration,
     /// The longest that was measured.
-    #[serde(rename = "max_ns", with = "nanos")]
+    #[cfg_attr(feature = "serde", serde(rename = "max_ns", with = "nanos"))]
     pub max: Duration,
 }
 
@@ -232,6 +243,9 @@ impl fmt::Display for Analytics {
         writeln!(f, "dead      {} entries by {} invalidations", self.invalidated_entries, self.invalidation_events)?;
         let redis = self.redis_memory.map_or_else(|| "-".to_owned(), bytes);
         writeln!(f, "memory    {} here, {redis} in the Redis server", bytes(self.memory.bytes))?;
+        if let Some(lag) = self.coherence_lag {
+            writeln!(f, "log       {} behind", short(lag))?;
+        }
         f.write_str("\n")?;
         self.tier_table().fmt(f)?;
         if !self.namespaces.is_empty() {
@@ -269,6 +283,23 @@ impl Analytics {
             table.rows.push(row.into());
         }
         table
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl FetchAnalytics {
+    /// Each outcome with its name.
+    pub(crate) fn named(&self) -> [(&'static str, u64); 7] {
+        let Self { ok, failed, joined, timed_out, refreshed, panicked, replaced } = *self;
+        [
+            ("ok", ok),
+            ("failed", failed),
+            ("joined", joined),
+            ("timed_out", timed_out),
+            ("refreshed", refreshed),
+            ("panicked", panicked),
+            ("replaced", replaced),
+        ]
     }
 }
 
@@ -346,6 +377,7 @@ fn short(time: Duration) -> String {
 }
 
 /// A duration as whole nanoseconds; 584 years at most.
+#[cfg(feature = "serde")]
 pub(crate) mod nanos {
     use std::time::Duration;
 
@@ -357,6 +389,24 @@ pub(crate) mod nanos {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_nanos)
+    }
+
+    /// The same of a duration that may not be there.
+    pub(crate) mod maybe {
+        use std::time::Duration;
+
+        use serde::{Deserialize, Deserializer, Serializer};
+
+        pub(crate) fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+            match time {
+                Some(time) => super::serialize(time, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+            Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_nanos))
+        }
     }
 }
 
@@ -384,10 +434,11 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "serde")]
     fn a_snapshot_survives_json_with_times_in_nanoseconds() {
         let get = Latency { count: 1, p50: Duration::from_nanos(640), ..Default::default() };
         let memory = TierAnalytics { hits: 3, get, ..Default::default() };
-        let all = Analytics { memory, redis_memory: Some(5), ..Default::default() };
+        let all = Analytics { memory, redis_memory: Some(5), coherence_lag: Some(Duration::from_micros(3)), ..Default::default() };
         let json = serde_json::to_string(&all).unwrap();
         assert!(json.contains("\"p50_ns\":640"), "{json}");
         assert_eq!(serde_json::from_str::<Analytics>(&json).unwrap(), all);

@@ -201,6 +201,7 @@ async fn analytics_print_as_a_table() {
 }
 
 /// What a dashboard reads: one object, documented fields, times in nanoseconds; and it reads back.
+#[cfg(feature = "serde")]
 #[tokio::test]
 async fn analytics_health_and_events_are_plain_json() {
     let cache = Cache::builder().memory(8 << 20).node("a").open().await.unwrap();

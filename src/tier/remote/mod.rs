@@ -51,6 +51,8 @@ pub(crate) use message::{Message, Origin};
 #[cfg(feature = "redis")]
 pub(crate) use tail::Tail;
 
+use std::time::Duration;
+
 /// Why an invalidation happens, and when: for people.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Note {
@@ -63,8 +65,8 @@ pub(crate) struct Note {
 /// What the log has since a position.
 #[derive(Debug)]
 pub(crate) enum Page {
-    /// The records of other nodes, oldest first, and the id of the last record. Nothing is missing.
-    Records(Vec<Message>, String),
+    /// The records of other nodes, oldest first, the id of the last record, and how long the oldest had lain there. Nothing is missing.
+    Records(Vec<Message>, String, Duration),
     /// Nothing new.
     End,
     /// The log does not go back to the position: it was trimmed or lost. It goes on from this incarnation and id.

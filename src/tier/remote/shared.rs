@@ -423,6 +423,8 @@ impl Core {
             if let Some((namespace, key)) = written {
                 state.refusal = None;
                 state.repairs.superseded(namespace, key, job.seq);
+            } else if matches!(job.work, Work::Lease(_)) {
+                state.refusal = None;
             }
             let _ = job.reply.send(Ok(mine));
             spent.push(job.work);

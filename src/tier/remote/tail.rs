@@ -63,8 +63,9 @@ impl Tail {
         look.add("XRANGE", &[log, from.as_bytes(), from.as_bytes()]);
         look.add("XREAD", &[b"COUNT", PAGE, b"STREAMS", log, from.as_bytes()]);
         look.add("XREVRANGE", &[log, b"+", b"-", b"COUNT", b"1"]);
+        look.add("TIME", &[]);
         let answers = self.run(&look, GRACE).await?;
-        let [is_epoch, itself, after, newest] = answers.first().map(Answer::list).unwrap_or_default() else {
+        let [is_epoch, itself, after, newest, time] = answers.first().map(Answer::list).unwrap_or_default() else {
             return Err(self.down("answers something else than it was asked"));
         };
         let (Some(is_epoch), Some(newest)) = (text(is_epoch), newest.list().first().and_then(id)) else { return Ok(None) };
@@ -73,7 +74,8 @@ impl Tail {
         }
         let records = after.list().first().and_then(|stream| stream.list().get(1)).map(Answer::list).unwrap_or_default();
         let Some(last) = records.last().and_then(id) else { return Ok(Some(Page::End)) };
-        Ok(Some(Page::Records(records.iter().filter_map(|record| self.message(record)).collect(), last.to_owned())))
+        let messages = records.iter().filter_map(|record| self.message(record)).collect();
+        Ok(Some(Page::Records(messages, last.to_owned(), age(records.first(), time))))
     }
 
     /// Waits until there is something after `last`, or a heartbeat long.
@@ -141,6 +143,20 @@ impl Tail {
 
 fn text(answer: &Answer) -> Option<&str> {
     std::str::from_utf8(answer.bytes()?).ok()
+}
+
+/// How long a record had lain in the log at `time`, both by the server's clock; zero if one of them is no time.
+fn age(record: Option<&Answer>, time: &Answer) -> Duration {
+    let [seconds, micros] = time.list() else { return Duration::ZERO };
+    let number = |answer: &Answer| text(answer).and_then(|text| text.parse::<u64>().ok());
+    let written = record.and_then(id).and_then(|id| id.split_once('-')).and_then(|(ms, _)| ms.parse().ok());
+    match (number(seconds), number(micros), written) {
+        (Some(seconds), Some(micros), Some(written)) => {
+            let now = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
+            now.saturating_sub(Duration::from_millis(written))
+        }
+        _ => Duration::ZERO,
+    }
 }
 
 /// The id of a record, if it is one.

@@ -42,9 +42,9 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Is it pointless when nobody waits for the answer?
+    /// Is it pointless when nobody waits for the answer? A lease is not: the mark that it makes is there for the next reader.
     pub(super) fn is_question(&self) -> bool {
-        matches!(self, Self::Read(_) | Self::Lease(_) | Self::Ping | Self::Memory)
+        matches!(self, Self::Read(_) | Self::Ping | Self::Memory)
     }
 
     /// Bytes it keeps in memory and sends.

@@ -14,7 +14,7 @@ async fn hear(follower: &mut Follower) -> (Vec<Message>, Cursor) {
     let mut heard = Vec::new();
     loop {
         match next(follower).await {
-            Event::Batch(messages, _) => heard.extend(messages),
+            Event::Batch(messages, ..) => heard.extend(messages),
             Event::CaughtUp(cursor) => return (heard, cursor),
             other => panic!("{other:?}"),
         }
@@ -45,7 +45,7 @@ async fn a_node_hears_what_others_did_in_order_and_not_what_it_did_itself() {
     let mut heard = Vec::new();
     while !matches!(heard.last(), Some(Message::All { .. })) {
         match next(&mut follower).await {
-            Event::Batch(messages, _) => heard.extend(messages),
+            Event::Batch(messages, ..) => heard.extend(messages),
             Event::CaughtUp(_) => {}
             other => panic!("{other:?}"),
         }
@@ -107,7 +107,7 @@ async fn what_the_log_lost_is_a_gap_and_then_progress() {
             hear(follower).await;
         }
         one.set("heard", "v").await;
-        let Event::Batch(heard, _) = next(&mut follower).await else { panic!("{command}: nothing heard") };
+        let Event::Batch(heard, ..) = next(&mut follower).await else { panic!("{command}: nothing heard") };
         assert_eq!(heard[0].key(), Some((NS, "heard")));
     }
 }
@@ -133,7 +133,7 @@ async fn a_record_that_cannot_be_read_stands_for_everything() {
     server.say("XADD", &["test:log", "*", "x", "y"]).await;
     let mut heard = Vec::new();
     while heard.len() < 2 {
-        if let Event::Batch(messages, _) = next(&mut follower).await {
+        if let Event::Batch(messages, ..) = next(&mut follower).await {
             heard.extend(messages);
         }
     }
@@ -146,6 +146,6 @@ async fn another_life_of_the_same_node_is_somebody_else() {
     let (before, after) = (Node::new(&server, "one"), Node::new(&server, "one"));
     let (mut follower, _) = started(&after).await;
     before.set("k", "v").await;
-    let Event::Batch(heard, _) = next(&mut follower).await else { panic!("nothing heard") };
+    let Event::Batch(heard, ..) = next(&mut follower).await else { panic!("nothing heard") };
     assert_eq!(heard.len(), 1);
 }

@@ -58,6 +58,18 @@ async fn a_fill_lands_only_if_nothing_changed_since_its_read() {
 }
 
 #[tokio::test]
+async fn a_lease_that_nobody_waits_for_any_more_is_made_all_the_same() {
+    use crate::tier::remote::work::Work;
+    let server = Server::start();
+    let node = Node::new(&server, "one");
+    node.remote.probe().await;
+    let place = || node.remote.core.place(NS, "k");
+    drop(node.remote.core.submit(Work::Lease(place())));
+    node.remote.probe().await;
+    assert_eq!(server.say("EXISTS", &[&place().slot]).await, Answer::Int(1));
+}
+
+#[tokio::test]
 async fn an_invalidation_of_another_namespace_voids_no_lease() {
     let server = Server::start();
     let node = Node::new(&server, "one");
