@@ -96,7 +96,9 @@ impl Exporter {
         }
         for namespace in &all.namespaces {
             let name = ("namespace", namespace.name.as_str());
-            for (tier, hits) in [("memory", namespace.memory_hits), ("disk", namespace.disk_hits), ("redis", namespace.redis_hits)] {
+            for (tier, hits) in
+                [("memory", namespace.memory_hits), ("disk", namespace.disk_hits), ("redis", namespace.redis_hits)]
+            {
                 self.count("aurum_cache_namespace_hits_total", &[name, ("tier", tier)], hits);
             }
             self.count("aurum_cache_namespace_misses_total", &[name], namespace.misses);

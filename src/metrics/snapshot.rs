@@ -438,7 +438,8 @@ mod tests {
     fn a_snapshot_survives_json_with_times_in_nanoseconds() {
         let get = Latency { count: 1, p50: Duration::from_nanos(640), ..Default::default() };
         let memory = TierAnalytics { hits: 3, get, ..Default::default() };
-        let all = Analytics { memory, redis_memory: Some(5), coherence_lag: Some(Duration::from_micros(3)), ..Default::default() };
+        let all =
+            Analytics { memory, redis_memory: Some(5), coherence_lag: Some(Duration::from_micros(3)), ..Default::default() };
         let json = serde_json::to_string(&all).unwrap();
         assert!(json.contains("\"p50_ns\":640"), "{json}");
         assert_eq!(serde_json::from_str::<Analytics>(&json).unwrap(), all);
