@@ -193,6 +193,18 @@ fn a_replay_without_disk_is_cold_after_the_restart() {
 }
 
 #[test]
+fn the_control_of_a_replay_is_not_restarted() {
+    let folder = folder();
+    let trace = trace(&folder);
+    let answer = object(&run(&folder, &["replay", &trace, "--restart-at", "50%", "--limit", "2000", "--control", "--json"]));
+    let first_requests = keys_in(&folder, 2_000) - keys_in(&folder, 1_000);
+    assert_eq!(answer["restart"]["control"], 1.0 - first_requests as f64 / 1_000.0, "only first requests are misses");
+    let missed =
+        answer["restart"]["after"].as_f64().is_some_and(|after| after < answer["restart"]["control"].as_f64().unwrap_or(0.0));
+    assert!(missed, "without a disk the restart costs: {}", answer["restart"]);
+}
+
+#[test]
 fn a_replay_is_warm_from_redis_when_the_folder_is_gone() {
     let folder = folder();
     let (trace, server) = (trace(&folder), support::redis::RedisServer::start());

@@ -53,7 +53,7 @@ pub(crate) struct Demo {
 #[command(
     after_long_help = format!("{TRACES}\n\nEvery value is derived from its key and checked on every hit.\n\nJSON: {{trace, requests, unique_keys, memory_bytes, \
 disk_bytes, value_bytes, phases: [{{name, requests, hits, misses, hit_ratio, tiers: [{{tier, hits, share, latency}}], miss_latency, set_latency, \
-refused, wrong_values, seconds}}], restart: {{at, close_ms, open_ms, wiped_disk, window, before, after, difference, first_requests_before, first_requests_after, recovered_share}} or null, \
+refused, wrong_values, seconds}}], restart: {{at, close_ms, open_ms, wiped_disk, window, before, after, difference, first_requests_before, first_requests_after, control, recovered_share}} or null, \
 tiers: [{{tier, entries, bytes, capacity, evictions, demotions, promotions, errors}}]}}; latency is {{count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns}}")
 )]
 pub(crate) struct Replay {
@@ -83,6 +83,9 @@ pub(crate) struct Replay {
     /// Delete the disk folder at the restart: what Redis alone brings back
     #[arg(long, requires_all = ["restart_at", "disk"])]
     pub(crate) wipe_disk: bool,
+    /// Play it again without the restart, in a folder of its own, and compare the same requests
+    #[arg(long, requires = "restart_at")]
+    pub(crate) control: bool,
     /// Stop after this many requests
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
