@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{CacheConfig, NamespaceConfig};
+use crate::engine::repairs::Kept;
 use crate::engine::state::{Engine, Governance, Governances};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flights;
@@ -141,6 +142,7 @@ impl Builder {
             refill_left: AtomicU64::new(0),
             coherence: Mutex::new(None),
             repairs_kept: AtomicBool::new(false),
+            kept: Kept::default(),
             closed: AtomicBool::new(false),
             ended: OnceCell::new(),
             tasks: Mutex::default(),

@@ -202,7 +202,7 @@ impl Cache {
     pub async fn set<T: Payload + ?Sized>(&self, ns: Namespace, key: &str, value: &T, policy: TtlPolicy) -> Result<(), Error> {
         let key = self.engine.hasher.key(ns, key)?;
         let shared = self.write(&key, value, policy).await?;
-        self.engine.share(shared).await;
+        self.engine.share(shared, ns).await;
         Ok(())
     }
 
@@ -242,7 +242,7 @@ impl Cache {
             answers.push(self.write(key, *value, policy).await?);
         }
         for answer in answers {
-            self.engine.share(answer).await;
+            self.engine.share(answer, ns).await;
         }
         Ok(())
     }

@@ -7,11 +7,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Clock;
-use crate::coherence::{Message, Origin};
+use crate::coherence::Message;
 use crate::engine::state::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::event::{InvalidationEvent, Scope};
@@ -25,9 +24,6 @@ use crate::tier::remote::Note;
 
 /// The sequence number is kept on disk under this name.
 pub(crate) const SEQUENCE_NOTE: &str = "sequence";
-
-/// What Redis has not been told of is kept on disk under this name.
-const REPAIRS_NOTE: &str = "repairs";
 
 /// Why, and by whom.
 #[derive(Clone, Debug, Default)]
@@ -268,43 +264,6 @@ impl Engine {
             self.noted(Tier::Disk, disk.append_event(self.clock.wall_ms(), event.to_bytes()).await);
         }
         self.ledger.append(event);
-    }
-
-    /// Writes down what Redis has not been told of, so that a restart does not forget it.
-    pub(crate) async fn keep_repairs(&self) {
-        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
-        let pending = remote.pending();
-        if pending.is_empty() && !self.repairs_kept.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        self.repairs_kept.store(!pending.is_empty(), Ordering::Release);
-        let mut bytes = Vec::new();
-        for message in &pending {
-            let message = message.encode();
-            bytes.extend((message.len() as u32).to_le_bytes());
-            bytes.extend(message);
-        }
-        self.noted(Tier::Disk, disk.write_note(REPAIRS_NOTE, bytes).await);
-    }
-
-    /// Takes over what an earlier run could not tell Redis. A list that cannot be read stands for everything.
-    pub(crate) async fn read_repairs(&self) {
-        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
-        let Some(bytes) = self.noted(Tier::Disk, disk.read_note(REPAIRS_NOTE).await).flatten() else { return };
-        let mut rest = &bytes[..];
-        let mut pending = Vec::new();
-        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-            let message = behind.split_at_checked(u32::from_le_bytes(*length) as usize);
-            let decoded = message.and_then(|(message, behind)| Some((Message::decode(message).ok()?, behind)));
-            let Some((message, behind)) = decoded else {
-                pending.push(Message::All { origin: Origin::default() });
-                break;
-            };
-            pending.push(message);
-            rest = behind;
-        }
-        self.repairs_kept.store(!pending.is_empty(), Ordering::Release);
-        remote.add_pending(pending);
     }
 
     /// What goes with an invalidation into the log between nodes.

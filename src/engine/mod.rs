@@ -9,6 +9,7 @@ pub(crate) mod maintain;
 pub(crate) mod movement;
 pub(crate) mod read;
 pub(crate) mod read_many;
+pub(crate) mod repairs;
 pub(crate) mod see;
 pub(crate) mod state;
 pub(crate) mod warm;

@@ -68,7 +68,7 @@ impl Engine {
         };
         self.recorder.set(key.id);
         self.demote(put, moment);
-        if self.share(shared).await {
+        if self.share_fill(shared).await {
             return true;
         }
         // Redis knows of a write or an invalidation on another node that came after our loader began.

@@ -55,6 +55,7 @@ pub(crate) struct Engine {
     pub(crate) coherence: Mutex<Option<CoherenceState>>,
     /// The disk holds a list of repairs that Redis still needs.
     pub(crate) repairs_kept: AtomicBool,
+    pub(crate) kept: crate::engine::repairs::Kept,
     pub(crate) closed: AtomicBool,
     /// How `close` ended, once it has.
     pub(crate) ended: OnceCell<Result<(), Error>>,

@@ -15,6 +15,7 @@ use crate::entry::{Entry, Meta, Shape};
 use crate::error::{Error, ErrorKind, shown};
 use crate::key::Key;
 use crate::metrics::Verb;
+use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
 use crate::policy::placement::DiskPlacement;
 use crate::policy::ttl::MAX_TTL;
@@ -129,17 +130,34 @@ impl Engine {
         (put.evicted, shared)
     }
 
-    /// Waits for Redis' answer, and counts its failure. `false` if Redis refused the value because its key moved.
-    pub(crate) async fn share(&self, shared: Option<Shared>) -> bool {
-        let Some(shared) = shared else { return true };
+    /// Waits for Redis' answer to a `set`. If it did not take it, that is written down: its older copy must not come back after a crash.
+    pub(crate) async fn share(&self, shared: Option<Shared>, namespace: Namespace) {
+        if let Some(shared) = shared
+            && self.answer(shared).await.is_none()
+        {
+            self.keep_behind(namespace).await;
+        }
+    }
+
+    /// Waits for Redis' answer to a fill. `false` if Redis refused the value because its key moved.
+    pub(crate) async fn share_fill(&self, shared: Option<Shared>) -> bool {
+        match shared {
+            Some(shared) => self.answer(shared).await.unwrap_or(true),
+            None => true,
+        }
+    }
+
+    /// Redis' answer to a write; `None`, and counted, if there is none.
+    async fn answer(&self, shared: Shared) -> Option<bool> {
         let took = Clock::stopwatch();
         let answer = shared.await;
         self.recorder.timed(Tier::Redis, Verb::Set, took.elapsed());
-        answer.unwrap_or_else(|error| {
-            tracing::debug!(%error, "redis did not take a write");
-            self.recorder.error(Tier::Redis);
-            true
-        })
+        answer
+            .map_err(|error| {
+                tracing::debug!(%error, "redis did not take a write");
+                self.recorder.error(Tier::Redis);
+            })
+            .ok()
     }
 
     /// When an entry written now was created, expires, and stops to be of any use.

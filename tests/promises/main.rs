@@ -27,6 +27,7 @@ mod schema_evolution;
 mod serde_feature;
 mod settings;
 mod ttl_policies;
+mod two_nodes;
 mod unified_interface;
 mod warm_restart;
 mod warming;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::support::child::{Child, given, linger, role, say};
 use crate::support::proxy::Proxy;
 use crate::support::redis::RedisServer;
-use crate::support::{self, millis, put, read, secs, settings, text};
+use crate::support::{self, millis, put, read, secs, settings, text, until};
 use aurum_cache::{Cache, Namespace, TtlPolicy};
 use tokio::sync::Notify;
 
@@ -73,6 +73,9 @@ async fn judge(cache: &Cache, scope: &str, when: &str) {
 #[ignore = "the body of a child process; does nothing without its role"]
 async fn child() {
     let Some(role) = role() else { return };
+    if role == "cut off" {
+        return overwrite_cut_off().await;
+    }
     let redis = std::env::var("REDIS").ok();
     let cache = open(Path::new(&given("FOLDER")), redis.as_deref()).await;
     if role == "storm" {
@@ -140,6 +143,36 @@ async fn a_kill_9_brings_nothing_back() {
 async fn a_kill_9_brings_nothing_back_with_redis() {
     let redis = RedisServer::start();
     kills(Some(&redis.url())).await;
+}
+
+/// Writes what Redis does not hear of, with maintenance too seldom to write it down.
+async fn overwrite_cut_off() {
+    let proxy = Proxy::to(given("PORT").parse().unwrap());
+    let settings = support::settings("maintenance.interval = \"1h\"\n[redis]\ntimeout = \"20s\"");
+    let builder = Cache::builder().config(settings).memory(8 << 20).disk(given("FOLDER"), 64 << 20);
+    let cache = builder.redis(proxy.url()).open().await.unwrap();
+    put(&cache, NS, "pjm:1", "old", TtlPolicy::Short).await;
+    proxy.cut();
+    put(&cache, NS, "pjm:1", "new", TtlPolicy::Short).await;
+    say("overwritten");
+    linger().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_was_not_told_is_not_forgotten_by_a_kill_9() {
+    let (redis, folder, other) = (RedisServer::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let neighbour = open(other.path(), Some(&redis.url())).await;
+    let (path, port) = (folder.path().to_str().unwrap(), redis.port().to_string());
+    let child = Child::play(module_path!(), "cut off", &[("FOLDER", path), ("PORT", &port)]);
+    assert_eq!(child.hear(), "overwritten");
+    until("the others still have it", async || read(&neighbour, NS, "pjm:1").await.as_deref() == Some("old")).await;
+    child.kill();
+    let cache = open(folder.path(), Some(&redis.url())).await;
+    for _ in 0..20 {
+        assert_eq!(read(&cache, NS, "pjm:1").await, None, "what Redis still had came back");
+    }
+    until("the others hear of it", async || read(&neighbour, NS, "pjm:1").await.is_none()).await;
+    assert_eq!(read(&cache, NS, "pjm:1").await, None);
 }
 
 /// The older value of an overwritten key is as dead as an invalidated one.
