@@ -30,7 +30,7 @@ impl Shared {
     pub(super) fn usage(&self) -> Usage {
         Usage {
             entries: self.index.len(),
-            bytes: self.segments.bytes() + self.catalogue.bytes() + self.ledger.lock().bytes(),
+            bytes: self.segments.bytes() + self.catalogue.bytes() + self.ledger_bytes.load(Ordering::Relaxed),
             capacity: self.config.capacity,
             evictions: self.counts.evictions.load(Ordering::Relaxed),
             expirations: self.counts.expirations.load(Ordering::Relaxed),

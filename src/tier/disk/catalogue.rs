@@ -27,9 +27,8 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::files::{self, bytes_below, make_folder};
 use super::index::Place;
-use super::inspect::bytes_below;
-use super::log::make_folder;
 use super::notes;
 use super::segment::Segment;
 
@@ -279,7 +278,7 @@ impl Keeper {
 
     /// Is sled's log shorter than it was when it was last looked at, or not known to be whole?
     fn is_cut(&self) -> bool {
-        let Ok(log) = std::fs::symlink_metadata(self.folder.join(FOLDER).join("db")) else { return true };
+        let Ok(log) = files::look(&self.folder.join(FOLDER).join("db")) else { return true };
         let note = notes::read_note(&self.folder, SIZE_NOTE, 1024).ok().and_then(|(note, _)| note);
         let known = note.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         !log.is_file() || known.is_none_or(|known| log.len() < known)
@@ -289,7 +288,7 @@ impl Keeper {
     fn measure(&self) {
         let bytes = bytes_below(&self.folder.join(FOLDER)).unwrap_or(0);
         self.bytes.store(bytes, Ordering::Relaxed);
-        if let Ok(log) = std::fs::symlink_metadata(self.folder.join(FOLDER).join("db")) {
+        if let Ok(log) = files::look(&self.folder.join(FOLDER).join("db")) {
             let _ = notes::write_note(&self.folder, SIZE_NOTE, &log.len().to_le_bytes());
         }
     }
@@ -394,23 +393,16 @@ fn open_sled(path: &Path) -> sled::Result<Store> {
 
 /// A snapshot whose writing was cut short makes sled refuse its whole store.
 fn remove_half_written(path: &Path) {
-    let Ok(files) = std::fs::read_dir(path) else { return };
-    for file in files.flatten() {
-        if file.file_name().to_string_lossy().ends_with(".generating") {
-            let _ = std::fs::remove_file(file.path());
+    for (name, path) in files::list(path).unwrap_or_default() {
+        if name.to_string_lossy().ends_with(".generating") {
+            let _ = files::remove_all(&path);
         }
     }
 }
 
 /// Throws sled's files away.
 fn discard(folder: &Path) {
-    let path = folder.join(FOLDER);
-    // A symlink is taken away, not followed.
-    if std::fs::symlink_metadata(&path).is_ok_and(|file| file.is_dir()) {
-        let _ = std::fs::remove_dir_all(&path);
-    } else {
-        let _ = std::fs::remove_file(&path);
-    }
+    let _ = files::remove_all(&folder.join(FOLDER));
 }
 
 fn block_key(segment: u32, namespace: &str, key: &str) -> Vec<u8> {

@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::files;
 use super::index::{Pending, Place};
-use super::notes::{self, Ledger};
 use super::segment::{RECORD_HEAD, RecordHead, Segment, key_hash, parse_value, value_len};
+use super::writer;
 use super::{DiskConfig, DiskCounts, Removal, Shared};
 use crate::clock::Clock;
 use crate::entry::Entry;
@@ -27,7 +27,7 @@ const INLINE_BYTES: u64 = 1 << 20;
 /// The disk tier. Clones are the same tier.
 #[derive(Clone)]
 pub(crate) struct Disk {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     _open: Arc<Open>,
 }
 
@@ -42,7 +42,8 @@ impl Drop for Open {
 }
 
 impl Disk {
-    /// Opens a folder; blocks for as long as that takes. Damage costs entries and is counted, it never fails an open.
+    /// Opens a folder; blocks for as long as that takes. Damage costs entries and is counted, it never fails an open. Where the system
+    /// is short of something (file descriptors, memory, space) or the device does not answer, the tier begins down and loses nothing.
     ///
     /// # Errors
     ///
@@ -51,22 +52,33 @@ impl Disk {
     pub(crate) fn open(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
         config.check()?;
         let mut shared = Shared::new(config, clock, hasher);
-        if let Err(error) = shared.take_folder() {
-            return Err(match error.kind() {
-                io::ErrorKind::WouldBlock => Error::new(
+        let taken = shared.take_folder();
+        match &taken {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(Error::new(
                     ErrorKind::Locked,
                     shared.subject(),
                     "is open in another cache; close that one or use another folder",
-                ),
-                _ => Error::io(shared.subject(), error),
-            });
+                ));
+            }
+            Err(_) => {}
+            Ok(()) => shared.open_catalogue(),
         }
-        let (folder, budget) = (shared.config.path.clone(), shared.config.notes_budget());
-        *shared.ledger.get_mut() = Ledger::open(&folder, budget).unwrap_or_else(|_| Ledger::empty());
-        shared.open_catalogue();
         let shared = Arc::new(shared);
-        let writer = shared.recover()?;
-        let spawned = std::thread::Builder::new().name("aurum-disk-writer".into()).spawn(move || writer.run());
+        let writer = match taken.and_then(|()| shared.recover(true)) {
+            Ok(writer) => Some(writer),
+            // It says nothing of what is in the folder: read it when it has passed.
+            Err(error) if files::is_passing(&error) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                shared.fail(error);
+                None
+            }
+            Err(error) => {
+                shared.catalogue.close();
+                return Err(Error::io(shared.subject(), error));
+            }
+        };
+        let theirs = shared.clone();
+        let spawned = std::thread::Builder::new().name("aurum-disk-writer".into()).spawn(move || writer::run(&theirs, writer));
         spawned.map_err(|error| Error::io(shared.subject(), error))?;
         // From here on, whatever fails, the writer is told to end.
         let disk = Self { _open: Arc::new(Open(shared.clone())), shared };
@@ -262,65 +274,6 @@ impl Disk {
         self.shared.counted()
     }
 
-    /// Writes a small named record, durable when this returns; the last one wins.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] if it could not be written or is over its budget.
-    pub(crate) async fn write_note(&self, name: &'static str, bytes: Vec<u8>) -> Result<(), Error> {
-        self.blocking(move |shared| {
-            // Old and new stand side by side for a moment; the ledger has a third of this budget, and its copy another.
-            if bytes.len() as u64 > shared.config.notes_budget() / 8 {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the note is over its share of disk.capacity"));
-            }
-            let _alone = shared.notes.lock();
-            shared.faults.check()?;
-            notes::write_note(&shared.config.path, name, &bytes)
-        })
-        .await
-    }
-
-    /// Reads a named record; a damaged one is counted and is none.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] if it could not be read.
-    pub(crate) async fn read_note(&self, name: &'static str) -> Result<Option<Vec<u8>>, Error> {
-        self.blocking(move |shared| {
-            let (note, damaged) = notes::read_note(&shared.config.path, name, shared.config.notes_budget())?;
-            shared.counts.damaged.fetch_add(u64::from(damaged), Ordering::Relaxed);
-            Ok(note)
-        })
-        .await
-    }
-
-    /// Appends to the ledger, durable when this returns. At least the newest 10 000 events are kept where the capacity allows.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] if it could not be written.
-    pub(crate) async fn append_event(&self, at_ms: u64, bytes: Vec<u8>) -> Result<(), Error> {
-        self.blocking(move |shared| {
-            let mut ledger = shared.ledger.lock();
-            shared.faults.check()?;
-            ledger.append(&shared.config.path, at_ms, &bytes, shared.config.notes_budget())
-        })
-        .await
-    }
-
-    /// The ledger, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] if it could not be read.
-    pub(crate) async fn events(&self) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-        self.blocking(|shared| {
-            let _ledger = shared.ledger.lock();
-            notes::events(&shared.config.path, shared.config.notes_budget())
-        })
-        .await
-    }
-
     /// Removes the entries of a namespace (or of all) that match and were put before `before`; the hashes of their keys. The
     /// removals are in the log when this returns.
     ///
@@ -334,47 +287,41 @@ impl Disk {
         literal_prefix: &str,
         before: u64,
     ) -> Result<Vec<u64>, Error> {
-        if let Some(error) = self.shared.trouble() {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(Error::closed());
+        }
+        if self.shared.unread.load(Ordering::Acquire) {
+            // What is in the log is not known yet, so all of it goes.
+            let error = self.shared.down_reason().unwrap_or_else(Error::closed);
+            self.shared.let_everything_go(&error);
             return Err(error);
         }
         let mut sweep = super::sweep::Sweep::new(self.shared.clone(), namespace, literal_prefix, before);
         sweep.take_pending(pattern);
+        // What was written before is in one of these, or was carried over meanwhile.
+        let newest = self.shared.segments.newest();
         let mut last = None;
-        while let Some(segment) = self.shared.segments.after(last) {
+        while let Some(segment) = self.shared.segments.after(last).filter(|segment| Some(segment.id) <= newest) {
             last = Some(segment.id);
             // The keys are read on a thread that may wait; the pattern, which is borrowed, is asked here.
             let listing = sweep.list(segment);
-            let words =
-                tokio::task::spawn_blocking(listing).await.unwrap_or_else(|_| Err(io::Error::other("no thread to read with")));
-            let words = words.map_err(|error| Error::io(self.shared.subject(), error))?;
+            let words = match tokio::task::spawn_blocking(listing).await {
+                Ok(words) => words.map_err(|error| Error::io(self.shared.subject(), error)),
+                Err(_) => return Err(self.no_thread()),
+            };
+            let words = words.inspect_err(|error| self.shared.let_everything_go(error))?;
             for chunk in words.chunks(256) {
                 sweep.take(chunk, pattern);
                 tokio::task::yield_now().await;
             }
         }
-        self.settled(sweep.ticket).await?;
-        Ok(sweep.removed)
+        sweep.take_carried(pattern);
+        // Not only our own removals: what another call found first is gone from the index, but maybe not yet from the log.
+        self.settled(self.shared.index.newest_removal()).await?;
+        Ok(std::mem::take(&mut sweep.removed))
     }
 
-    /// Runs file work where waiting is allowed.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
-    ) -> Result<T, Error> {
-        if let Some(error) = self.shared.trouble() {
-            return Err(error);
-        }
-        let shared = self.shared.clone();
-        match tokio::task::spawn_blocking(move || work(&shared)).await {
-            Ok(result) => result.map_err(|error| {
-                self.shared.counts.io_errors.fetch_add(1, Ordering::Relaxed);
-                Error::io(self.shared.subject(), error)
-            }),
-            Err(_) => Err(Error::new(ErrorKind::TierDown, "disk tier", "has no thread to work with; the runtime is going down")),
-        }
-    }
-
-    /// Injected faults, for tests.
+    /// The parts, for tests.
     #[cfg(test)]
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared

@@ -9,10 +9,12 @@
 //! with a record, whether that record is still the newest word on its key.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::entry::Entry;
+use crate::namespace::NamespaceId;
 
 const SHARDS: usize = 64;
 
@@ -49,13 +51,13 @@ impl Slot {
 /// What waits for the writer.
 pub(super) enum Pending {
     Put { sequence: u64, entry: Entry },
-    Remove { sequence: u64 },
+    Remove { sequence: u64, id: NamespaceId, key: Arc<str> },
 }
 
 impl Pending {
     pub(super) fn sequence(&self) -> u64 {
         match self {
-            Self::Put { sequence, .. } | Self::Remove { sequence } => *sequence,
+            Self::Put { sequence, .. } | Self::Remove { sequence, .. } => *sequence,
         }
     }
 }
@@ -106,6 +108,27 @@ impl Index {
     /// Forgets all that is in the log.
     pub(super) fn clear(&self) {
         self.each(|shard| shard.table = Table::default());
+    }
+
+    /// Forgets all that was said up to a sequence, in the log and on its way.
+    pub(super) fn forget_until(&self, sequence: u64) {
+        self.each(|shard| {
+            shard.table = Table::default();
+            shard.pending.retain(|_, pending| pending.sequence() > sequence);
+        });
+    }
+
+    /// The newest removal that is on its way to the log; 0 = none is.
+    pub(super) fn newest_removal(&self) -> u64 {
+        let mut newest = 0;
+        self.each(|shard| {
+            for pending in shard.pending.values() {
+                if let Pending::Remove { sequence, .. } = pending {
+                    newest = newest.max(*sequence);
+                }
+            }
+        });
+        newest
     }
 }
 

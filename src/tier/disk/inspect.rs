@@ -1,13 +1,12 @@
 //! A look at a closed folder that changes nothing.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use super::log::open_private;
+use super::files::{self, Handle, How, bytes_below};
 use super::recovery::{open_segment, segment_files};
-use super::segment::{Found, scan};
+use super::scan::{Found, scan};
 use super::{InspectedEntry, Inspection, notes};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -50,10 +49,10 @@ pub(crate) fn inspect(path: &Path, visit: &mut dyn FnMut(InspectedEntry<'_>)) ->
 }
 
 /// A lock that others who look may have too, and a cache may not. A folder that was never opened has none.
-fn lock(path: &Path) -> io::Result<Option<File>> {
-    match open_private(&path.join("lock"), OpenOptions::new().read(true)) {
+fn lock(path: &Path) -> io::Result<Option<Handle>> {
+    match files::open(&path.join("lock"), How::Read) {
         Ok(file) => {
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared)?;
+            file.lock_to_look()?;
             Ok(Some(file))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -106,19 +105,4 @@ fn newest_words(
 /// Names a key in this listing only.
 fn digest(namespace: &str, key: &str) -> u128 {
     xxhash_rust::xxh3::xxh3_128(format!("{namespace}\0{key}").as_bytes())
-}
-
-/// Bytes of all files in a folder and below.
-pub(super) fn bytes_below(path: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for file in std::fs::read_dir(path)? {
-        let file = file?;
-        match file.metadata() {
-            Ok(meta) if meta.is_dir() => bytes += bytes_below(&file.path())?,
-            Ok(meta) => bytes += meta.len(),
-            // Gone between the two looks.
-            Err(_) => {}
-        }
-    }
-    Ok(bytes)
 }

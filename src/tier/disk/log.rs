@@ -1,19 +1,18 @@
-//! The files: which segments there are, how they are made, appended to, read and dropped.
+//! The log's segments: which there are, how they are made and dropped, and how one is read without waiting.
 //!
 //! Segments are numbered without gaps; the highest is open, all others are sealed and never change. Only the writer thread
 //! makes, appends and drops; readers take a segment out of the map and read without any lock. A dropped
 //! segment's name is gone at once, its space when the last reader lets go of it.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
+use super::files::{self, Handle, How, sync_folder};
 use super::segment::{FILE_HEAD, Segment, file_head, file_name};
 
 /// The segments there are. The writer holds the write lock for a map insert or removal only.
@@ -40,6 +39,11 @@ impl Segments {
         self.map.read().first_key_value().map(|(_, segment)| segment.clone())
     }
 
+    /// The highest number.
+    pub(super) fn newest(&self) -> Option<u32> {
+        self.map.read().last_key_value().map(|(id, _)| *id)
+    }
+
     /// The first one after `id`.
     pub(super) fn after(&self, id: Option<u32>) -> Option<Arc<Segment>> {
         let map = self.map.read();
@@ -58,7 +62,7 @@ impl Segments {
     /// Takes a segment away, name first.
     pub(super) fn drop_segment(&self, id: u32) -> io::Result<()> {
         let Some(segment) = self.get(id) else { return Ok(()) };
-        match std::fs::remove_file(&segment.path) {
+        match files::remove(&segment.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -71,41 +75,22 @@ impl Segments {
     }
 }
 
-/// Makes a folder that only this user can look into, if it is not there.
-pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Opens a file of ours: private, and never through a symlink.
-pub(super) fn open_private(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file = options.mode(0o600).custom_flags(nofollow.bits() as i32).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
-    }
-    Ok(file)
-}
-
-/// Makes the file of segment `id`, with its head in it.
+/// Makes the file of segment `id`, with its head in it. Head and name are on the device before anything is appended, so that a file
+/// without a whole head never held a record.
 pub(super) fn make_segment(folder: &Path, id: u32) -> io::Result<Arc<Segment>> {
     let path = folder.join(file_name(id));
-    match std::fs::remove_file(&path) {
+    match files::remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = open_private(&path, OpenOptions::new().read(true).write(true).create_new(true))?;
+    let file = files::open(&path, How::New)?;
     let salt = fastrand::u64(..);
-    let written = file.write_all_at(&file_head(id, salt), 0).and_then(|()| sync_folder(folder));
+    let written = file.write_all_at(&file_head(id, salt), 0).and_then(|()| file.sync_data()).and_then(|()| sync_folder(folder));
     if let Err(error) = written {
-        let _ = std::fs::remove_file(&path);
+        let _ = files::remove(&path);
         return Err(error);
     }
-    Ok(Arc::new(Segment { id, salt, path, file, len: AtomicU64::new(FILE_HEAD as u64), synced: AtomicU64::new(0) }))
-}
-
-/// Makes names durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    Ok(Arc::new(Segment::new(id, salt, path, file, FILE_HEAD as u64)))
 }
 
 /// Reads what is in the page cache without waiting for the device.
@@ -128,7 +113,7 @@ impl CachedReads {
 
     /// Fills `bytes` from `at` on; `None` if they are not all there, or if the system cannot tell.
     #[cfg(target_os = "linux")]
-    pub(super) fn read(&self, file: &File, bytes: &mut [u8], at: u64) -> Option<()> {
+    pub(super) fn read(&self, file: &Handle, bytes: &mut [u8], at: u64) -> Option<()> {
         use rustix::io::{Errno, ReadWriteFlags};
 
         if !self.offered.load(Ordering::Relaxed) {
@@ -146,7 +131,7 @@ impl CachedReads {
 
     /// Nothing is known to be there.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn read(&self, _: &File, _: &mut [u8], _: u64) -> Option<()> {
+    pub(super) fn read(&self, _: &Handle, _: &mut [u8], _: u64) -> Option<()> {
         None
     }
 }

@@ -24,17 +24,25 @@ mod budget;
 #[cfg(feature = "disk")]
 mod catalogue;
 #[cfg(feature = "disk")]
+mod down;
+#[cfg(feature = "disk")]
 mod face;
+#[cfg(feature = "disk")]
+mod files;
 #[cfg(feature = "disk")]
 mod index;
 #[cfg(feature = "disk")]
 mod inspect;
+#[cfg(feature = "disk")]
+mod journal;
 #[cfg(feature = "disk")]
 mod log;
 #[cfg(feature = "disk")]
 mod notes;
 #[cfg(feature = "disk")]
 mod recovery;
+#[cfg(feature = "disk")]
+mod scan;
 #[cfg(feature = "disk")]
 mod segment;
 #[cfg(feature = "disk")]

@@ -9,13 +9,12 @@
 //! ledger:  per event: "AUEV" | bytes u32 | at, ms u64 | xxh3 of the 16 bytes before and the bytes, u64 | bytes
 //! ```
 
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::log::{open_private, sync_folder};
+use super::files::{self, How, read_whole, sync_folder};
 
 const NOTE_MAGIC: [u8; 4] = *b"AUNO";
 const EVENT_MAGIC: [u8; 4] = *b"AUEV";
@@ -38,26 +37,15 @@ fn note_sum(name: &str, bytes: &[u8]) -> u64 {
 fn replace(folder: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let temporary = folder.join(format!("{name}.tmp"));
     let written = (|| {
-        let mut file = open_private(&temporary, OpenOptions::new().write(true).create(true).truncate(true))?;
-        parts.iter().try_for_each(|part| file.write_all(part))?;
+        let file = files::open(&temporary, How::Fresh)?;
+        file.write_all_at(&parts.concat(), 0)?;
         file.sync_data()?;
-        std::fs::rename(&temporary, folder.join(name))
+        files::rename(&temporary, &folder.join(name))
     })();
     if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+        let _ = files::remove(&temporary);
     }
     written.and_then(|()| sync_folder(folder))
-}
-
-/// A whole file of ours, if it is there and at most `limit` bytes long.
-fn read_whole(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match open_private(path, OpenOptions::new().read(true)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
 }
 
 /// Writes a note; the last one of a name wins.
@@ -129,7 +117,7 @@ impl Ledger {
         let path = folder.join(LEDGER);
         let Some(bytes) = read_whole(&path, limit)? else { return Ok(Self { events: 0, bytes: 0 }) };
         let (events, end) = parse_events(&bytes);
-        open_private(&path, OpenOptions::new().write(true))?.set_len(end as u64)?;
+        files::open(&path, How::Edit)?.set_len(end as u64)?;
         Ok(Self { events: events.len(), bytes: end as u64 })
     }
 
@@ -156,10 +144,11 @@ impl Ledger {
         }
         let path = folder.join(LEDGER);
         let fresh = self.bytes == 0;
-        let mut file = open_private(&path, OpenOptions::new().append(true).create(true))?;
-        let appended = file.write_all(&[&head, bytes].concat()).and_then(|()| file.sync_data());
+        let file = files::open(&path, How::Keep)?;
+        let end = file.len()?;
+        let appended = file.write_all_at(&[&head, bytes].concat(), end).and_then(|()| file.sync_data());
         if let Err(error) = appended {
-            let _ = file.set_len(self.bytes);
+            let _ = file.set_len(end);
             return Err(error);
         }
         (self.events, self.bytes) = (self.events + 1, self.bytes + len);

@@ -9,20 +9,20 @@
 //!   that is *older* is let go, for nobody knows which of it was replaced or removed there.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::catalogue::{Directory, Word};
+use super::files::{self, How};
 use super::index::{Place, deadline};
-use super::log::{make_segment, open_private};
-use super::segment::{FILE_HEAD, Found, Segment, id_of, parse_file_head, scan};
+use super::log::make_segment;
+use super::notes::Ledger;
+use super::scan::{End, Found, scan};
+use super::segment::{FILE_HEAD, Segment, id_of, parse_file_head};
 use super::writer::Writer;
-use crate::error::Error;
 use crate::namespace::{Namespace, NamespaceId};
 
 /// The segment files of a folder by number.
@@ -32,10 +32,9 @@ use crate::namespace::{Namespace, NamespaceId};
 /// If the folder cannot be listed.
 pub(super) fn segment_files(folder: &Path) -> io::Result<BTreeMap<u32, std::path::PathBuf>> {
     let mut files = BTreeMap::new();
-    for file in std::fs::read_dir(folder)? {
-        let file = file?;
-        if let Some(id) = file.file_name().to_str().and_then(id_of) {
-            files.insert(id, file.path());
+    for (name, path) in files::list(folder)? {
+        if let Some(id) = name.to_str().and_then(id_of) {
+            files.insert(id, path);
         }
     }
     Ok(files)
@@ -43,21 +42,21 @@ pub(super) fn segment_files(folder: &Path) -> io::Result<BTreeMap<u32, std::path
 
 /// Opens a segment file, if it is one and its head is whole.
 pub(super) fn open_segment(id: u32, path: &Path, write: bool) -> io::Result<Option<Arc<Segment>>> {
-    let file = open_private(path, OpenOptions::new().read(true).write(write))?;
-    let len = file.metadata()?.len();
+    let file = files::open(path, if write { How::Edit } else { How::Read })?;
+    let len = file.len()?;
     let mut head = [0; FILE_HEAD];
     if len < FILE_HEAD as u64 {
         return Ok(None);
     }
     file.read_exact_at(&mut head, 0)?;
     let Some(salt) = parse_file_head(&head, id) else { return Ok(None) };
-    Ok(Some(Arc::new(Segment { id, salt, path: path.to_owned(), file, len: AtomicU64::new(len), synced: AtomicU64::new(0) })))
+    Ok(Some(Arc::new(Segment::new(id, salt, path.to_owned(), file, len))))
 }
 
 /// What a scan of one segment says.
 pub(super) struct Scanned {
     pub(super) directory: Directory,
-    pub(super) end: super::segment::End,
+    pub(super) end: End,
     /// Something in it could not be read, so that nothing older is to be believed.
     pub(super) distrust: bool,
     /// Damaged places.
@@ -89,7 +88,7 @@ pub(super) fn scan_segment(segment: &Segment, last: bool) -> io::Result<Scanned>
             directory.words.clear();
         }
     })?;
-    if !last && !end.sealed {
+    if !end.sealed && (!last || end.is_tail_damaged) {
         damaged += 1;
         distrust = true;
         directory.words.clear();
@@ -112,31 +111,42 @@ pub(super) fn list_segment(segment: &Segment) -> io::Result<Directory> {
 }
 
 impl Shared {
-    /// Brings the index to what the folder says, and gives the writer its place.
-    pub(super) fn recover(self: &Arc<Self>) -> Result<Writer, Error> {
+    /// Brings the index to what the folder says, and gives the writer its place. `patient`: what cannot be read now is an error, and nothing is
+    /// lost by it; else it counts as damaged.
+    ///
+    /// # Errors
+    ///
+    /// What the system says. The folder can be tried again.
+    pub(super) fn recover(self: &Arc<Self>, patient: bool) -> io::Result<Writer> {
         let folder = &self.config.path;
-        let fail = |error| Error::io(self.subject(), error);
-        self.tidy().map_err(fail)?;
-        let files = segment_files(folder).map_err(fail)?;
+        self.index.clear();
+        self.segments.clear();
+        self.tidy()?;
+        let ledger = Ledger::open(folder, self.config.notes_budget()).unwrap_or_else(|_| Ledger::empty());
+        self.ledger_is(&ledger);
+        *self.ledger.lock() = ledger;
+        let files = segment_files(folder)?;
         let newest = files.last_key_value().map(|(id, _)| *id);
         let mut open: Option<(Arc<Segment>, u64, bool)> = None;
         let (mut sequence, mut expected) = (0, None);
+        let is_fatal = |error: &io::Error| files::is_passing(error) || patient && !files::is_foreign(error);
         for (id, path) in &files {
             let last = Some(*id) == newest;
             if expected.is_some_and(|expected| expected != *id) {
-                self.distrust();
+                self.distrust()?;
             }
             expected = id.checked_add(1);
             let segment = match open_segment(*id, path, true) {
                 Ok(Some(segment)) => segment,
+                Err(error) if is_fatal(&error) => return Err(error),
                 // Not a segment (any more): what it said is not known. A file of the newest number without a whole head is one
                 // whose making was cut short.
                 Ok(None) | Err(_) => {
-                    if !last || path.metadata().map_or(true, |file| file.len() > FILE_HEAD as u64) {
+                    if !last || files::look(path).map_or(true, |file| !file.is_file() || file.len() > FILE_HEAD as u64) {
                         self.counts.damaged.fetch_add(1, Ordering::Relaxed);
-                        self.distrust();
+                        self.distrust()?;
                     }
-                    remove(path);
+                    files::remove_all(path)?;
                     continue;
                 }
             };
@@ -152,18 +162,24 @@ impl Shared {
                 None => {
                     let scanned = match scan_segment(&segment, last) {
                         Ok(scanned) => scanned,
+                        Err(error) if is_fatal(&error) => return Err(error),
                         Err(_) => {
                             self.counts.damaged.fetch_add(1, Ordering::Relaxed);
-                            self.distrust();
-                            remove(path);
+                            self.distrust()?;
+                            files::remove_all(path)?;
                             continue;
                         }
                     };
                     self.counts.damaged.fetch_add(scanned.damaged, Ordering::Relaxed);
                     if scanned.distrust {
-                        self.distrust();
+                        self.distrust()?;
                     }
                     sequence = sequence.max(scanned.end.sequence);
+                    if last && scanned.end.is_tail_damaged && !scanned.end.sealed {
+                        // Cut off it would look whole at the next opening, and what stands before would be believed again.
+                        files::remove_all(path)?;
+                        continue;
+                    }
                     (scanned.directory, Some((scanned.end, scanned.distrust)))
                 }
             };
@@ -171,8 +187,10 @@ impl Shared {
             self.segments.insert(segment.clone());
             if last {
                 let (at, records, sealed) = end.map_or((segment.len(), 0, true), |(end, _)| (end.at, end.records, end.sealed));
-                segment.file.set_len(at).map_err(fail)?;
-                segment.len.store(at, Ordering::Release);
+                if at != segment.len() {
+                    segment.file.set_len(at)?;
+                    segment.len.store(at, Ordering::Release);
+                }
                 *self.directory.lock() = directory;
                 open = Some((segment, records, sealed));
             } else if end.is_some_and(|(end, distrust)| end.sealed && !distrust) {
@@ -182,37 +200,44 @@ impl Shared {
         let (open, records, sealed) = match open {
             Some(open) => open,
             None => {
-                let segment = make_segment(folder, newest.map_or(1, |newest| newest.saturating_add(1))).map_err(fail)?;
+                // Without a gap behind what was kept, or nothing of it would be believed at the next opening.
+                let segment = make_segment(folder, self.segments.newest().map_or(1, |newest| newest.saturating_add(1)))?;
                 *self.directory.lock() = Directory::new(segment.id);
                 self.segments.insert(segment.clone());
                 (segment, 0, false)
             }
         };
         self.catalogue.retain(self.segments.all().iter().map(|segment| segment.id).collect());
-        self.queue.lock().last = sequence;
-        self.written.store(sequence, Ordering::Release);
-        let log_bytes = self.segments.bytes();
-        let mut writer = Writer { shared: self.clone(), open, records, log_bytes, torn: false, sealed };
-        writer.keep_budget().map_err(fail)?;
+        {
+            let mut queue = self.queue.lock();
+            if queue.last == 0 {
+                self.written.store(sequence, Ordering::Release);
+            }
+            queue.last = queue.last.max(sequence);
+        }
+        let (shared, log_bytes) = (self.clone(), self.segments.bytes());
+        let mut writer = Writer { shared, open, records, log_bytes, torn: false, sealed, falls: u64::MAX, tried_last: false };
+        writer.keep_budget()?;
+        self.unread.store(false, Ordering::Release);
         Ok(writer)
     }
 
     /// What is in the index and the files so far may have been replaced or removed by something unreadable.
-    fn distrust(&self) {
+    fn distrust(&self) -> io::Result<()> {
         self.index.clear();
         for segment in self.segments.all() {
-            let _ = self.segments.drop_segment(segment.id);
+            self.segments.drop_segment(segment.id)?;
             self.catalogue.forget(segment.id);
             self.counts.distrusted.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// Clears away what a killed process may have left half made.
     fn tidy(&self) -> io::Result<()> {
-        for file in std::fs::read_dir(&self.config.path)? {
-            let file = file?;
-            if file.file_name().to_str().is_some_and(|name| name.ends_with(".tmp")) {
-                remove(&file.path());
+        for (name, path) in files::list(&self.config.path)? {
+            if name.to_str().is_some_and(|name| name.ends_with(".tmp")) {
+                files::remove_all(&path)?;
             }
         }
         Ok(())
@@ -249,13 +274,6 @@ impl<'a> Apply<'a> {
                 shard.remove(hash);
             }
         }
-    }
-}
-
-/// Takes a name of ours away, whatever stands there.
-fn remove(path: &Path) {
-    if std::fs::remove_file(path).is_err() && path.symlink_metadata().is_ok_and(|file| file.is_dir()) {
-        let _ = std::fs::remove_dir_all(path);
     }
 }
 

@@ -19,14 +19,15 @@
 //! but where it was written; the key's hash says, when only the body is damaged, whose older records must not come back. The
 //! entry's own checksum covers namespace, key and payload.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::files::Handle;
+use super::scan::{Found, STEP, scan};
 use crate::entry::Header;
 use crate::key::MAX_KEY_BYTES;
 use crate::namespace::MAX_NAMESPACE_BYTES;
@@ -47,26 +48,77 @@ pub(super) struct Segment {
     pub(super) id: u32,
     pub(super) salt: u64,
     pub(super) path: PathBuf,
-    pub(super) file: File,
+    pub(super) file: Handle,
     /// Bytes that are appended; whole records.
     pub(super) len: AtomicU64,
     /// Bytes that are known to be on the device.
-    pub(super) synced: AtomicU64,
+    synced: AtomicU64,
+    /// A sync failed. The system may have let go of what was not on the device and says so once only, so that a later sync that
+    /// succeeds means nothing, until all of it was written again.
+    is_in_doubt: AtomicBool,
+    /// Held while the device is waited for: a failure is said to one caller only, and the next must know.
+    syncing: Mutex<()>,
 }
 
 impl Segment {
+    /// A segment whose file has `len` bytes of whole records, none of which is known to be on the device.
+    pub(super) fn new(id: u32, salt: u64, path: PathBuf, file: Handle, len: u64) -> Self {
+        let (len, synced) = (AtomicU64::new(len), AtomicU64::new(0));
+        Self { id, salt, path, file, len, synced, is_in_doubt: AtomicBool::new(false), syncing: Mutex::new(()) }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
     }
 
     /// Waits for the device until all that is appended is on it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; from then on always, until [`write_again`](Self::write_again).
     pub(super) fn sync(&self) -> io::Result<()> {
+        let _alone = self.syncing.lock();
+        if self.is_in_doubt() {
+            return Err(io::Error::other("an earlier sync failed, and what it left out was not written again yet"));
+        }
         let len = self.len();
         if self.synced.load(Ordering::Acquire) < len {
-            self.file.sync_data()?;
+            self.file.sync_data().inspect_err(|_| self.is_in_doubt.store(true, Ordering::Release))?;
             self.synced.fetch_max(len, Ordering::AcqRel);
         }
         Ok(())
+    }
+
+    /// Did a sync fail, and was nothing done about it yet?
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt.load(Ordering::Acquire)
+    }
+
+    /// After a failed sync: writes once more what was not on the device then, and syncs it. Only the writer calls this. `false` if the system
+    /// has not all of it any more.
+    pub(super) fn write_again(&self) -> io::Result<bool> {
+        let _alone = self.syncing.lock();
+        let len = self.len();
+        let mut is_whole = true;
+        let mut head = [0; FILE_HEAD];
+        self.file.read_exact_at(&mut head, 0)?;
+        let end = scan(&self.file, self.salt, len, &mut |found| {
+            is_whole &= !matches!(found, Found::Damage | Found::Value { intact: false, .. });
+        })?;
+        if !is_whole || end.at != len || parse_file_head(&head, self.id) != Some(self.salt) {
+            return Ok(false);
+        }
+        let mut at = self.synced.load(Ordering::Acquire);
+        while at < len {
+            let mut bytes = vec![0; (len - at).min(STEP as u64) as usize];
+            self.file.read_exact_at(&mut bytes, at)?;
+            self.file.write_all_at(&bytes, at)?;
+            at += bytes.len() as u64;
+        }
+        self.file.sync_data()?;
+        self.synced.store(len, Ordering::Release);
+        self.is_in_doubt.store(false, Ordering::Release);
+        Ok(true)
     }
 }
 
@@ -273,131 +325,6 @@ pub(super) fn parse_removal(body: &[u8], hash: u64) -> Option<(&str, &str)> {
     let (key, _) = rest.split_at_checked(key_len)?;
     let (namespace, key) = (str::from_utf8(namespace).ok()?, str::from_utf8(key).ok()?);
     (key_hash(namespace, key) == hash).then_some((namespace, key))
-}
-
-/// What a scan comes across, in the order of the log.
-pub(super) enum Found<'a> {
-    /// A value. `intact` says whether its checksum holds; if not, namespace and key are still right.
-    Value {
-        place: (u64, u64),
-        sequence: u64,
-        namespace: &'a str,
-        key: &'a str,
-        header: Header,
-        intact: bool,
-    },
-    Removal {
-        sequence: u64,
-        namespace: &'a str,
-        key: &'a str,
-    },
-    /// Bytes in the middle that say nothing, not even whose record it was.
-    Damage,
-}
-
-/// How a segment ends.
-pub(super) struct End {
-    /// Where the last whole record ends: what follows, if anything, is torn.
-    pub(super) at: u64,
-    pub(super) sealed: bool,
-    /// Highest sequence seen.
-    pub(super) sequence: u64,
-    pub(super) records: u64,
-}
-
-/// Walks over the records of a file, whatever it holds.
-///
-/// # Errors
-///
-/// Only what the system says on reading; damage is [`Found::Damage`].
-pub(super) fn scan(file: &File, salt: u64, len: u64, visit: &mut dyn FnMut(Found<'_>)) -> io::Result<End> {
-    let mut window = Window::new(file, len);
-    let mut end = End { at: FILE_HEAD as u64, sealed: false, sequence: 0, records: 0 };
-    let mut at = FILE_HEAD as u64;
-    while at + RECORD_HEAD as u64 <= len {
-        let head = RecordHead::parse(window.get(at, RECORD_HEAD)?, salt, at).filter(|head| at + u64::from(head.len) <= len);
-        let Some(head) = head else {
-            // Is there anything after it? If not, it is a torn tail and no loss; if so, what stood here is unknown.
-            match resync(&mut window, salt, at + 8, len)? {
-                Some(next) => {
-                    visit(Found::Damage);
-                    at = next;
-                    continue;
-                }
-                None => break,
-            }
-        };
-        let record = window.get(at, head.len as usize)?;
-        let body = &record[RECORD_HEAD..];
-        end.sequence = end.sequence.max(head.sequence);
-        end.records += 1;
-        end.sealed = false;
-        match head.kind {
-            Kind::Value => match parse_value(body).filter(|value| key_hash(value.namespace, value.key) == head.key_hash) {
-                Some(value) => {
-                    // `parse_value` parsed this header before.
-                    if let Ok(header) = Header::parse(value.header) {
-                        let intact = header.verify(value.namespace, value.key, value.payload).is_ok();
-                        let (namespace, key, sequence) = (value.namespace, value.key, head.sequence);
-                        visit(Found::Value { place: (at, u64::from(head.len)), sequence, namespace, key, header, intact });
-                    }
-                }
-                None => visit(Found::Damage),
-            },
-            Kind::Removal => match parse_removal(body, head.key_hash) {
-                Some((namespace, key)) => visit(Found::Removal { sequence: head.sequence, namespace, key }),
-                None => visit(Found::Damage),
-            },
-            Kind::Seal => {
-                end.records -= 1;
-                end.sealed = true;
-            }
-        }
-        at += u64::from(head.len);
-        end.at = at;
-    }
-    Ok(end)
-}
-
-/// The next place from `at` on where a record head stands.
-fn resync(window: &mut Window<'_>, salt: u64, mut at: u64, len: u64) -> io::Result<Option<u64>> {
-    while at + RECORD_HEAD as u64 <= len {
-        let head = RecordHead::parse(window.get(at, RECORD_HEAD)?, salt, at);
-        if head.is_some_and(|head| at + u64::from(head.len) <= len) {
-            return Ok(Some(at));
-        }
-        at += 8;
-    }
-    Ok(None)
-}
-
-/// A moving view of a file, so that a scan reads in large steps.
-struct Window<'a> {
-    file: &'a File,
-    len: u64,
-    bytes: Vec<u8>,
-    start: u64,
-}
-
-/// How far a scan reads ahead.
-const STEP: usize = 1 << 20;
-
-impl<'a> Window<'a> {
-    fn new(file: &'a File, len: u64) -> Self {
-        Self { file, len, bytes: Vec::new(), start: 0 }
-    }
-
-    /// `len` bytes at `at`; the caller has checked that they are within the file.
-    fn get(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
-        if at < self.start || at + len as u64 > self.start + self.bytes.len() as u64 {
-            let want = (len.max(STEP) as u64).min(self.len.saturating_sub(at)) as usize;
-            self.bytes.resize(want, 0);
-            self.start = at;
-            self.file.read_exact_at(&mut self.bytes, at).inspect_err(|_| self.bytes.clear())?;
-        }
-        let from = (at - self.start) as usize;
-        self.bytes.get(from..from + len).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

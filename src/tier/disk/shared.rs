@@ -1,9 +1,8 @@
 //! What callers and threads of the tier share, and the tier's state.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -11,14 +10,16 @@ use tokio::sync::Notify;
 
 use super::DiskConfig;
 use super::catalogue::{Catalogue, Directory};
+use super::files::{self, Handle, How};
 use super::index::{Index, Pending, Shard};
-use super::log::{CachedReads, Segments, make_folder, open_private};
+use super::log::{CachedReads, Segments};
 use super::notes::Ledger;
 use super::segment::Segment;
+use super::sweep::Carried;
 use super::writer::{Op, Queue, What};
 use crate::clock::Clock;
 use crate::entry::Entry;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::key::KeyHasher;
 use crate::namespace::NamespaceId;
 
@@ -42,21 +43,27 @@ pub(super) struct Shared {
     /// Last words of the open segment.
     pub(super) directory: Mutex<Directory>,
     pub(super) catalogue: Catalogue,
+    /// Held while an event is written.
     pub(super) ledger: Mutex<Ledger>,
+    /// Bytes of its file, for who must not wait for the device.
+    pub(super) ledger_bytes: AtomicU64,
     /// Held while a note is written.
     pub(super) notes: Mutex<()>,
     pub(super) counts: Counts,
-    pub(super) faults: Faults,
-    /// Why the tier is down; `None` = up.
-    down: Mutex<Option<Error>>,
-    /// The same, for a glance.
-    is_down: AtomicBool,
+    /// How often the tier went down, and why it is; `None` = up.
+    pub(super) down: Mutex<(u64, Option<Error>)>,
+    /// The same, for a glance. Changed under `down`.
+    pub(super) is_down: AtomicBool,
+    /// The log was not read yet, so nobody knows what is in it.
+    pub(super) unread: AtomicBool,
+    /// What was carried over since each sweep that is under way began.
+    pub(super) sweeps: Mutex<Vec<Arc<Carried>>>,
     pub(super) closed: AtomicBool,
     /// The syncing thread should end.
     stop: Mutex<bool>,
     stopping: Condvar,
     /// The lock file, locked while the tier is open.
-    pub(super) lock: Mutex<Option<File>>,
+    pub(super) lock: Mutex<Option<Handle>>,
 }
 
 /// [`DiskCounts`](super::DiskCounts) in the making.
@@ -77,36 +84,6 @@ pub(super) struct Counts {
     pub(super) expirations: AtomicU64,
 }
 
-/// The seam for faults of the device: a countdown of calls after which each fails. Unset in production.
-pub(super) struct Faults {
-    /// Calls left before they fail; negative = never.
-    left: AtomicI64,
-}
-
-impl Faults {
-    pub(super) fn never() -> Self {
-        Self { left: AtomicI64::new(-1) }
-    }
-
-    /// For tests: after `calls` more calls, every one fails; negative heals.
-    #[cfg(test)]
-    pub(super) fn after(&self, calls: i64) {
-        self.left.store(calls, Ordering::SeqCst);
-    }
-
-    /// Asked before each call that changes files.
-    pub(super) fn check(&self) -> io::Result<()> {
-        if self.left.load(Ordering::Relaxed) < 0 {
-            return Ok(());
-        }
-        let count = |left: i64| Some(if left > 0 { left - 1 } else { left });
-        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
-            Ok(0) => Err(io::Error::other("injected fault")),
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Shared {
     pub(super) fn new(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Self {
         Self {
@@ -124,11 +101,13 @@ impl Shared {
             directory: Mutex::new(Directory::new(0)),
             catalogue: Catalogue::none(),
             ledger: Mutex::new(Ledger::empty()),
+            ledger_bytes: AtomicU64::new(0),
             notes: Mutex::new(()),
             counts: Counts::default(),
-            faults: Faults::never(),
-            down: Mutex::new(None),
+            down: Mutex::default(),
             is_down: AtomicBool::new(false),
+            unread: AtomicBool::new(true),
+            sweeps: Mutex::default(),
             closed: AtomicBool::new(false),
             stop: Mutex::new(false),
             stopping: Condvar::new(),
@@ -147,28 +126,29 @@ impl Shared {
     ///
     /// `WouldBlock` if somebody else has it.
     pub(super) fn take_folder(&self) -> io::Result<()> {
-        make_folder(&self.config.path)?;
-        let path = self.config.path.join("lock");
-        let file = open_private(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        files::make_folder(&self.config.path)?;
+        let file = files::open(&self.config.path.join("lock"), How::Keep)?;
+        file.lock()?;
         *self.lock.lock() = Some(file);
         Ok(())
     }
 
     /// Is the locked file still the one in the folder?
-    pub(super) fn folder_is_ours(&self) -> bool {
-        let ours = self.lock.lock().as_ref().and_then(|file| file.metadata().ok());
-        let there = std::fs::symlink_metadata(self.config.path.join("lock")).ok();
-        ours.zip(there).is_some_and(|(ours, there)| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+    pub(super) fn folder_is_ours(&self) -> io::Result<bool> {
+        self.lock.lock().as_ref().map_or(Ok(false), |file| file.is_at(&self.config.path.join("lock")))
     }
 
     /// Can something be written?
     pub(super) fn probe(&self) -> io::Result<()> {
         let path = self.config.path.join("probe.tmp");
-        let probed = open_private(&path, OpenOptions::new().write(true).create(true).truncate(true))
-            .and_then(|mut file| io::Write::write_all(&mut file, &[0; 4096]));
-        let _ = std::fs::remove_file(&path);
+        let probed = files::open(&path, How::Fresh).and_then(|file| file.write_all_at(&[0; 4096], 0));
+        let _ = files::remove(&path);
         probed
+    }
+
+    /// What the ledger's file takes.
+    pub(super) fn ledger_is(&self, ledger: &Ledger) {
+        self.ledger_bytes.store(ledger.bytes(), Ordering::Relaxed);
     }
 
     /// A segment is full: its directory goes to the catalogue.
@@ -176,46 +156,10 @@ impl Shared {
         self.catalogue.add(segment, directory);
     }
 
-    pub(super) fn is_down(&self) -> bool {
-        self.is_down.load(Ordering::Acquire)
-    }
-
-    /// Why the tier cannot be used now, if so.
-    pub(super) fn trouble(&self) -> Option<Error> {
-        if self.closed.load(Ordering::Acquire) {
-            return Some(Error::closed());
-        }
-        self.down_reason()
-    }
-
-    /// Why the tier is down, if it is.
-    pub(super) fn down_reason(&self) -> Option<Error> {
-        if self.is_down() { self.down.lock().clone() } else { None }
-    }
-
     /// Opens the catalogue, where the capacity is worth one.
     pub(super) fn open_catalogue(&mut self) {
         let budget = self.config.catalogue_budget();
         self.catalogue = if budget == 0 { Catalogue::none() } else { Catalogue::open(&self.config.path, budget) };
-    }
-
-    pub(super) fn go_down(&self, error: &Error) {
-        self.counts.io_errors.fetch_add(1, Ordering::Relaxed);
-        let why = Error::caused(ErrorKind::TierDown, "disk tier", "is down and will be tried again", error.clone());
-        let before = self.down.lock().replace(why);
-        self.is_down.store(true, Ordering::Release);
-        if before.is_none() {
-            tracing::warn!(%error, "disk tier is down; the cache goes on without it");
-        }
-        self.changed();
-    }
-
-    pub(super) fn come_up(&self) {
-        if self.is_down() {
-            self.is_down.store(false, Ordering::Release);
-            *self.down.lock() = None;
-            tracing::info!("disk tier is up again");
-        }
     }
 
     /// Wakes all who wait for `written`, room or the state.
@@ -249,29 +193,36 @@ impl Shared {
     }
 
     /// Puts an operation on the queue and says its sequence. `_shard` is the lock under which the word on the key is
-    /// changed, so that queue and index agree on the order.
-    pub(super) fn push(&self, _shard: &mut Shard, hash: u64, what: What) -> u64 {
+    /// changed, so that queue and index agree on the order. `None` in place of the place on the queue if the log is let go as a whole.
+    fn push(&self, _shard: &mut Shard, hash: u64, what: What) -> (u64, Option<()>) {
         let mut queue = self.queue.lock();
         queue.last += 1;
         let op = Op { sequence: queue.last, hash, what };
-        queue.bytes += op.len();
         let sequence = op.sequence;
+        if self.is_down() && queue.bytes + op.len() > self.config.queue_bytes {
+            queue.owe_everything();
+        }
+        if queue.let_go {
+            return (sequence, None);
+        }
+        queue.bytes += op.len();
         queue.ops.push_back(op);
         drop(queue);
         self.work.notify_one();
-        sequence
+        (sequence, Some(()))
     }
 
     /// Accepts a value. What it replaces is dropped outside of the lock.
     pub(super) fn accept(&self, hash: u64, entry: &Entry) {
         let mut shard = self.index.shard(hash);
-        let sequence = self.push(&mut shard, hash, What::Put(entry.clone()));
-        let before = shard.pending.insert(hash, Pending::Put { sequence, entry: entry.clone() });
+        let (sequence, queued) = self.push(&mut shard, hash, What::Put(entry.clone()));
+        let before = queued.and_then(|()| shard.pending.insert(hash, Pending::Put { sequence, entry: entry.clone() }));
         drop(shard);
         drop(before);
     }
 
-    /// Takes the newest word on a key away, if `really`; the ticket of the removal, if there was anything.
+    /// Takes the newest word on a key away, if `really`; whether there was an entry, and the ticket of the removal. `None` if
+    /// nothing has to go to the log.
     pub(super) fn take_away(
         &self,
         hash: u64,
@@ -284,30 +235,38 @@ impl Shared {
         if !really(&shard) {
             return None;
         }
-        let on_its_way = shard.pending.get(&hash).map(|pending| match pending {
-            Pending::Put { .. } => true,
-            Pending::Remove { .. } => false,
-        });
         let live = shard.find(hash, now).is_some();
         let in_log = shard.remove(hash);
-        if on_its_way.is_none() && !in_log {
-            return None;
-        }
-        let sequence = self.push(&mut shard, hash, What::Remove(id, key.into()));
-        let before = match on_its_way {
-            Some(_) => shard.pending.insert(hash, Pending::Remove { sequence }),
-            None => None,
+        let existed = match shard.pending.get(&hash) {
+            // Said already, and still on its way to the log.
+            Some(Pending::Remove { sequence, id: of, key: said }) if (*of, &**said) == (id, key) => {
+                return Some((false, *sequence));
+            }
+            Some(Pending::Put { .. }) => true,
+            // Of another key with this hash.
+            Some(Pending::Remove { .. }) => false,
+            None if in_log || self.is_blind() => live,
+            None => return None,
         };
+        let key: Arc<str> = key.into();
+        let (sequence, queued) = self.push(&mut shard, hash, What::Remove(id, key.clone()));
+        let before = queued.and_then(|()| shard.pending.insert(hash, Pending::Remove { sequence, id, key }));
         drop(shard);
         drop(before);
-        Some((on_its_way.unwrap_or(live), sequence))
+        Some((existed, sequence))
     }
 
-    /// Waits for the device until all that is appended is on it.
+    /// May something be in the log that the index does not know?
+    fn is_blind(&self) -> bool {
+        self.is_down() && (self.unread.load(Ordering::Acquire) || self.queue.lock().let_go)
+    }
+
+    /// Waits for the device until all that is appended is on it; else the tier is down.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.segments.all().iter().try_for_each(|segment| {
-            self.faults.check()?;
-            segment.sync()
+        self.segments.all().iter().try_for_each(|segment| segment.sync()).inspect_err(|error| {
+            let code = error.raw_os_error();
+            let same = code.map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error);
+            self.fail(same);
         })
     }
 
@@ -323,9 +282,9 @@ impl Shared {
                     return;
                 }
             }
-            let synced = if self.is_down() { Ok(()) } else { self.sync() };
-            if let Err(error) = synced {
-                self.go_down(&Error::io(self.subject(), error));
+            if !self.is_down() {
+                // Says so itself when it fails.
+                let _ = self.sync();
             }
         }
     }

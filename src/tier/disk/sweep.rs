@@ -1,10 +1,13 @@
 //! Removing all that matches: first what is on its way, then the segments, oldest first.
 //!
-//! In this order nothing slips through: an entry moves from the queue to the open segment, or is carried from the oldest to the
-//! open one, and the open one is looked at last. What was put after the sweep began has a higher sequence and stays.
+//! Nothing slips through: an entry moves from the queue to the open segment, which is looked at last, or is carried over from the
+//! oldest segment, which the writer tells the sweeps that are under way. Segments that were begun after the sweep hold nothing else of
+//! what it means, so that a sweep ends however fast others write. What was put after it began has a higher sequence and stays.
 
 use std::io;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Shared;
 use super::catalogue::Word;
@@ -23,20 +26,41 @@ pub(super) struct Listed {
 /// A question to each key; `None` = all.
 type Matches<'a> = Option<&'a (dyn Fn(&str) -> bool + Send + Sync)>;
 
+/// What was carried over while a sweep was under way.
+pub(super) type Carried = Mutex<Vec<Listed>>;
+
 pub(super) struct Sweep {
     shared: Arc<Shared>,
+    carried: Arc<Carried>,
     namespace: Option<Namespace>,
     prefix: Box<str>,
     before: u64,
     /// Hashes of the removed keys.
     pub(super) removed: Vec<u64>,
-    /// Of the last removal.
-    pub(super) ticket: u64,
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.shared.sweeps.lock().retain(|carried| !Arc::ptr_eq(carried, &self.carried));
+    }
+}
+
+impl Shared {
+    /// A record was carried over; said before the index points to the copy, so that a sweep that finds the original gone has heard of it.
+    pub(super) fn tell_sweeps(&self, namespace: &str, key: &str, place: Place) {
+        for carried in self.sweeps.lock().iter() {
+            if let Ok(id) = Namespace::parse(namespace).and_then(Namespace::id) {
+                carried.lock().push(Listed { id, key: key.into(), place });
+            }
+        }
+    }
 }
 
 impl Sweep {
     pub(super) fn new(shared: Arc<Shared>, namespace: Option<Namespace>, prefix: &str, before: u64) -> Self {
-        Self { shared, namespace, prefix: prefix.into(), before, removed: Vec::new(), ticket: 0 }
+        let carried = Arc::<Carried>::default();
+        shared.sweeps.lock().push(carried.clone());
+        Self { shared, carried, namespace, prefix: prefix.into(), before, removed: Vec::new() }
     }
 
     /// What the writer has not appended yet.
@@ -104,16 +128,22 @@ impl Sweep {
         }
     }
 
+    /// What went to another segment meanwhile.
+    pub(super) fn take_carried(&mut self, matches: Matches<'_>) {
+        let carried = std::mem::take(&mut *self.carried.lock());
+        let namespace = self.namespace.map(Namespace::id).transpose();
+        let meant = |listed: &Listed| namespace.as_ref().is_ok_and(|namespace| namespace.is_none_or(|id| id == listed.id));
+        let carried: Vec<_> = carried.into_iter().filter(meant).collect();
+        self.take(&carried, matches);
+    }
+
     fn wants(&self, key: &str, matches: Matches<'_>) -> bool {
         key.starts_with(&*self.prefix) && matches.is_none_or(|matches| matches(key))
     }
 
     fn note(&mut self, hash: u64, taken: Option<(bool, u64)>) {
-        if let Some((existed, ticket)) = taken {
-            self.ticket = self.ticket.max(ticket);
-            if existed {
-                self.removed.push(hash);
-            }
+        if taken.is_some_and(|(existed, _)| existed) {
+            self.removed.push(hash);
         }
     }
 }

@@ -4,18 +4,16 @@
 //! points the index to it and tells who waits. Nothing lingers: an idle writer writes at once. Where a record
 //! is no longer the newest word on its key when it was appended, the index is left alone.
 //!
-//! When the system refuses, the tier goes down: values that wait become removals of their keys, because an older record of the
-//! key may be in the log; removals wait until the log can be written again, and are then written first.
+//! When the system refuses, the tier goes down ([`down`](super::down)).
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::catalogue::Directory;
-use super::index::{Pending, Place, deadline};
+use super::index::{Place, deadline};
 use super::log::make_segment;
 use super::segment::{Batch, Kind, RECORD_HEAD, RecordHead, SEAL_LEN, Segment, parse_value, removal_len, value_len};
 use crate::entry::{Entry, Header};
@@ -37,7 +35,7 @@ pub(super) struct Op {
 
 pub(super) enum What {
     Put(Entry),
-    Remove(NamespaceId, Box<str>),
+    Remove(NamespaceId, Arc<str>),
 }
 
 impl Op {
@@ -70,6 +68,8 @@ pub(super) struct Queue {
     pub(super) closing: bool,
     /// The tier is down and should try again.
     pub(super) retry: bool,
+    /// The tier is down, and before it comes back everything in the log goes. Nothing is queued meanwhile.
+    pub(super) let_go: bool,
     /// Segments that hold nothing any more may be dropped.
     pub(super) tidy: bool,
     /// The writer has ended.
@@ -87,26 +87,35 @@ pub(super) struct Writer {
     pub(super) torn: bool,
     /// The open segment has its seal already, but there is no next one yet.
     pub(super) sealed: bool,
+    /// How often the tier had gone down when it was last tried.
+    pub(super) falls: u64,
+    /// The tier is being closed while it is down, and was tried once more.
+    pub(super) tried_last: bool,
+}
+
+/// The body of the writer's thread. Without a writer the log could not be read yet.
+pub(super) fn run(shared: &Arc<Shared>, writer: Option<Writer>) {
+    let ended = Ended(shared.clone());
+    if let Some(writer) = writer.or_else(|| shared.read_late()) {
+        writer.run();
+    }
+    shared.catalogue.close();
+    drop(ended);
 }
 
 impl Writer {
     /// Runs until the queue is closed and empty, or closed and the tier down.
-    pub(super) fn run(mut self) {
-        let ended = Ended(self.shared.clone());
+    fn run(mut self) {
         while let Some((ops, bytes)) = self.wait() {
             let result = self.append(ops);
             self.settle(bytes, result);
             if std::mem::take(&mut self.shared.queue.lock().tidy)
                 && let Err(error) = self.tidy()
             {
-                self.shared.go_down(&Error::io(self.shared.subject(), error));
+                self.shared.fail(error);
             }
         }
-        if let Err(error) = self.shared.sync() {
-            self.shared.go_down(&Error::io(self.shared.subject(), error));
-        }
-        self.shared.catalogue.close();
-        drop(ended);
+        self.end();
     }
 
     /// The next operations and their bytes; `None` to end.
@@ -115,7 +124,10 @@ impl Writer {
         loop {
             let down = self.shared.is_down();
             if down && queue.closing {
-                return None;
+                if std::mem::replace(&mut self.tried_last, true) {
+                    return None;
+                }
+                break;
             }
             if down && queue.retry {
                 queue.retry = false;
@@ -143,9 +155,14 @@ impl Writer {
     /// Appends all, or says what is left and why.
     fn append(&mut self, mut ops: VecDeque<Op>) -> Result<u64, (VecDeque<Op>, io::Error)> {
         let mut last = self.shared.written.load(Ordering::Acquire);
-        let back = if self.shared.is_down() { self.come_back() } else { Ok(()) };
-        if let Err(error) = back {
-            return Err((ops, error));
+        self.falls = u64::MAX;
+        if self.shared.is_down() {
+            match self.come_back() {
+                // Nothing is left that these could take back.
+                Ok(true) => ops.clear(),
+                Ok(false) => {}
+                Err(error) => return Err((ops, error)),
+            }
         }
         while !ops.is_empty() {
             match self.append_some(&ops) {
@@ -216,8 +233,10 @@ impl Writer {
             return;
         }
         let gone = shard.pending.remove(&op.hash);
-        if let What::Put(entry) = &op.what {
-            shard.insert(op.hash, place, deadline(entry.stale_until()));
+        match &op.what {
+            What::Put(entry) => shard.insert(op.hash, place, deadline(entry.stale_until())),
+            // It may have been entered from the log meanwhile.
+            What::Remove(..) => drop(shard.remove(op.hash)),
         }
         drop(shard);
         drop(gone);
@@ -225,7 +244,6 @@ impl Writer {
 
     /// Writes a batch behind the open segment's last record.
     fn write(&mut self, batch: &Batch) -> io::Result<()> {
-        self.shared.faults.check()?;
         self.torn = true;
         self.open.file.write_all_at(&batch.bytes, batch.start)?;
         self.torn = false;
@@ -258,7 +276,7 @@ impl Writer {
         }
         // Else a power cut could leave a younger segment behind an unfinished one, and all older ones would be distrusted.
         self.open.sync()?;
-        let next = make_segment(&self.shared.config.path, self.open.id + 1)?;
+        let next = make_segment(&self.shared.config.path, self.next_id()?)?;
         self.log_bytes += next.len();
         self.shared.segments.insert(next.clone());
         let sealed = std::mem::replace(&mut self.open, next);
@@ -266,6 +284,10 @@ impl Writer {
         let directory = std::mem::replace(&mut *self.shared.directory.lock(), Directory::new(self.open.id));
         self.shared.sealed(&sealed, directory);
         self.drop_for_a_segment()
+    }
+
+    fn next_id(&self) -> io::Result<u32> {
+        self.open.id.checked_add(1).ok_or_else(|| io::Error::other("the segments have used up their numbers"))
     }
 
     /// Drops the oldest segments until a whole new one fits; what was read in them since comes along.
@@ -301,7 +323,6 @@ impl Writer {
 
     /// Forgets the entries first, so that no reader looks for them any more, then the file.
     fn drop_segment(&mut self, segment: &Arc<Segment>) -> io::Result<()> {
-        self.shared.faults.check()?;
         let mut gone = 0;
         self.shared.index.each(|shard| gone += shard.drop_segments(segment.id));
         self.shared.counts.evictions.fetch_add(gone, Ordering::Relaxed);
@@ -341,29 +362,11 @@ impl Writer {
             self.records += 1;
             *limit -= len;
             self.shared.directory.lock().value(value.namespace, value.key, to, header.stale_until, head.sequence);
+            self.shared.tell_sweeps(value.namespace, value.key, to);
             self.shared.index.shard(hash).move_to(hash, from, to);
             self.shared.counts.carried.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    /// After a failure: can the folder be written again, and is it still ours? One that was removed is made anew, empty.
-    fn come_back(&mut self) -> io::Result<()> {
-        self.shared.faults.check()?;
-        if !self.shared.folder_is_ours() {
-            self.shared.take_folder()?;
-            self.shared.index.clear();
-            self.shared.segments.clear();
-            self.open = make_segment(&self.shared.config.path, self.open.id + 1)?;
-            self.shared.segments.insert(self.open.clone());
-            *self.shared.directory.lock() = Directory::new(self.open.id);
-            (self.records, self.sealed, self.torn, self.log_bytes) = (0, false, false, self.open.len());
-        }
-        if self.torn {
-            self.open.file.set_len(self.open.len())?;
-            self.torn = false;
-        }
-        self.shared.probe()
     }
 
     /// Tells the waiting what became of a batch.
@@ -371,11 +374,16 @@ impl Writer {
         match result {
             Ok(last) => {
                 self.shared.written.fetch_max(last, Ordering::AcqRel);
-                self.shared.queue.lock().bytes -= bytes;
-                self.shared.come_up();
+                let mut queue = self.shared.queue.lock();
+                queue.bytes -= bytes;
+                if queue.ops.is_empty() && !queue.let_go {
+                    self.shared.written.fetch_max(queue.last, Ordering::AcqRel);
+                }
+                drop(queue);
+                self.shared.come_up(self.falls);
             }
             Err((rest, error)) => {
-                self.shared.go_down(&Error::io(self.shared.subject(), error));
+                self.shared.fail(error);
                 let kept = self.shared.owe(rest);
                 let mut queue = self.shared.queue.lock();
                 let waiting: VecDeque<Op> = std::mem::take(&mut queue.ops);
@@ -385,6 +393,9 @@ impl Writer {
                 let newer = std::mem::take(&mut queue.ops);
                 queue.ops.extend(kept.into_iter().chain(waiting).chain(newer));
                 queue.bytes = queue.ops.iter().map(Op::len).sum();
+                if queue.let_go {
+                    queue.owe_everything();
+                }
             }
         }
         self.shared.changed();
@@ -402,27 +413,10 @@ impl Drop for Ended {
         self.0.closed.store(true, Ordering::Release);
         if let Some(file) = self.0.lock.lock().take() {
             // By name, not by closing: a child process that is just being forked may hold the descriptor for a moment longer.
-            let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::Unlock);
+            file.unlock();
         }
         self.0.queue.lock().ended = true;
         self.0.stop_syncing();
         self.0.changed();
-    }
-}
-
-impl Shared {
-    /// What has to be appended even so: a removal for each key that something was said of. Values are let go.
-    fn owe(&self, ops: VecDeque<Op>) -> VecDeque<Op> {
-        let owe = |op: Op| {
-            let What::Put(entry) = &op.what else { return op };
-            let mut shard = self.index.shard(op.hash);
-            if shard.pending.get(&op.hash).is_some_and(|pending| pending.sequence() == op.sequence) {
-                shard.pending.insert(op.hash, Pending::Remove { sequence: op.sequence });
-                shard.remove(op.hash);
-            }
-            drop(shard);
-            Op { what: What::Remove(entry.namespace_id(), entry.key().into()), ..op }
-        };
-        ops.into_iter().map(owe).collect()
     }
 }
