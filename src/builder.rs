@@ -126,13 +126,13 @@ impl Builder {
             placement.set(policy.parse()?, *row);
         }
         let engine = Arc::new(Engine {
-            memory: Memory::new(config.memory.capacity.into(), clock.clone(), hasher.clone()),
+            memory: Memory::new(config.memory.capacity.into(), clock.clone(), hasher.clone(), disk.is_some()),
             salt: schema::salt(config.schema),
             max_value: usize::try_from(u64::from(config.limits.max_value)).unwrap_or(usize::MAX),
             governance: governances(&config)?,
             placement,
             recorder: Recorder::new(clock.clone()),
-            gates: Gates::new(),
+            gates: Gates::new(disk.is_some()),
             rules,
             flights: Arc::new(Flights::default()),
             ledger: Ledger::default(),

@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::metrics::MissCause;
 use crate::policy::placement::DiskPlacement;
 use crate::tier::Tier;
-use crate::tier::memory::Evicted;
+use crate::tier::memory::{Evicted, Gone};
 use crate::tier::remote::{Lease, Note};
 
 /// An entry with less life than this is not worth a write to disk, in milliseconds.
@@ -60,7 +60,7 @@ impl Engine {
             if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
                 return false;
             }
-            let placed = self.place(key, entry, Sharing::Fill(lease));
+            let placed = self.place(key, entry.clone(), Sharing::Fill(lease));
             if self.undo_if_covered(key, fill.stamp.stamp) {
                 return false;
             }
@@ -89,9 +89,8 @@ impl Engine {
 
     /// Sends down what memory gave up, where its policy allows it and enough of its life remains.
     pub(crate) fn demote(&self, evicted: Evicted, since: Moment) {
-        for entry in evicted {
-            let hash = self.hasher.hash(entry.namespace_id(), entry.key());
-            if !self.demote_one(&entry, hash, since) {
+        for Gone { hash, entry } in evicted {
+            if !entry.is_some_and(|entry| self.demote_one(&entry, hash, since)) {
                 self.departed.note(hash, MissCause::Evicted);
             }
         }

@@ -80,8 +80,9 @@ impl Engine {
             let _gate = self.gates.write(key.hash);
             let meta = self.meta(key, prepared.policy, prepared.life, fingerprint, self.rules.now());
             let entry = Entry::build(key, &meta, payload, shape)?;
-            let placed = self.place(key, &entry, Sharing::Set);
-            self.undo_if_covered(key, entry.stamp());
+            let stamp = entry.stamp();
+            let placed = self.place(key, entry, Sharing::Set);
+            self.undo_if_covered(key, stamp);
             placed
         };
         self.flights.detach_key(key.id, key.text);
@@ -94,18 +95,21 @@ impl Engine {
     }
 
     /// Puts an entry into memory and the queues below. The caller holds the key's gate.
-    pub(crate) fn place(&self, key: &Key<'_>, entry: &Entry, sharing: Sharing) -> (Evicted, Option<Shared>) {
+    pub(crate) fn place(&self, key: &Key<'_>, entry: Entry, sharing: Sharing) -> (Evicted, Option<Shared>) {
+        if self.is_memory_only() {
+            return (self.memory.put(key, entry).evicted, None);
+        }
         let placement = self.placement.of(entry.meta().policy);
         let put = self.memory.put(key, entry.clone());
         if let Some(disk) = &self.disk {
             match placement.disk {
                 DiskPlacement::OnSet => {
                     let took = Clock::stopwatch();
-                    disk.put(entry);
+                    disk.put(&entry);
                     self.recorder.timed(Tier::Disk, Verb::Set, took.elapsed());
                 }
                 // Memory has no place for so large a value: the disk keeps it, if it may.
-                DiskPlacement::OnEviction if !put.admitted => disk.put(entry),
+                DiskPlacement::OnEviction if !put.admitted => disk.put(&entry),
                 // An older value of the key must not outlive this one.
                 DiskPlacement::OnEviction | DiskPlacement::Never => {
                     if disk.contains(key) {
@@ -116,10 +120,10 @@ impl Engine {
         }
         let shared = self.remote.as_ref().and_then(|remote| match (placement.redis, sharing) {
             (true, Sharing::Set) => {
-                let answer = remote.set(entry);
+                let answer = remote.set(&entry);
                 Some(Box::pin(async move { answer.await.map(|()| true) }) as Shared)
             }
-            (true, Sharing::Fill(Some(lease))) => Some(Box::pin(remote.fill(entry, lease)) as Shared),
+            (true, Sharing::Fill(Some(lease))) => Some(Box::pin(remote.fill(&entry, lease)) as Shared),
             // Not shared by its policy; a value that an earlier policy shared must go.
             (false, Sharing::Set) => {
                 let gone = remote.remove(key, &Note::default());

@@ -273,6 +273,7 @@ impl Entry {
         ClassId(self.head().class.load(Ordering::Acquire))
     }
 
+    #[inline]
     pub(crate) fn namespace_id(&self) -> NamespaceId {
         self.class().namespace()
     }
@@ -367,10 +368,12 @@ impl Entry {
     }
 
     /// Bytes of its allocation, as requested.
+    #[inline]
     pub(crate) fn footprint(&self) -> usize {
         self.layout().size()
     }
 
+    #[inline]
     fn layout(&self) -> Layout {
         layout(self.key_len(), self.head().payload_len as usize, self.align()).0
     }
@@ -435,7 +438,9 @@ impl Clone for Entry {
 impl Drop for Entry {
     #[inline]
     fn drop(&mut self) {
-        if self.head().references.fetch_sub(1, Ordering::Release) == 1 {
+        // Nobody can clone what only one refers to, so the last one need not count down.
+        let references = &self.head().references;
+        if references.load(Ordering::Acquire) == 1 || references.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
             let layout = self.layout();
             // SAFETY: this was the last reference; the layout is computed from the same lengths as in `build`. `Head` needs no drop.

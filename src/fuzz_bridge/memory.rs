@@ -8,7 +8,7 @@ use crate::entry::{Entry, Meta, Shape};
 use crate::key::KeyHasher;
 use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
-use crate::tier::memory::Memory;
+use crate::tier::memory::{Gone, Memory};
 
 /// Keys that are played with; few, so that they meet.
 const KEYS: u8 = 48;
@@ -27,7 +27,7 @@ struct Known {
 /// If not.
 pub fn memory(input: &[u8]) {
     let (clock, hasher) = (Clock::manual(), KeyHasher::random());
-    let memory = Memory::new(64 << 10, clock.clone(), hasher.clone());
+    let memory = Memory::new(64 << 10, clock.clone(), hasher.clone(), true);
     let mut known: HashMap<String, Known> = HashMap::new();
     let mut held: Vec<(Entry, Vec<u8>)> = Vec::new();
     for (turn, operation) in input.chunks_exact(4).enumerate() {
@@ -45,9 +45,7 @@ pub fn memory(input: &[u8]) {
                 let Ok(entry) = Entry::build(&key, &meta, &payload, Shape::UNKNOWN) else { return };
                 let put = memory.put(&key, entry);
                 known.remove(&text);
-                for gone in put.evicted {
-                    forget(&mut known, &gone);
-                }
+                put.evicted.iter().for_each(|gone| forget(&mut known, gone));
                 if put.admitted {
                     known.insert(text.clone(), Known { payload, stale_until });
                 }
@@ -94,7 +92,8 @@ pub fn memory(input: &[u8]) {
 }
 
 /// An entry left; unless another of its key came since, the map forgets the key.
-fn forget(known: &mut HashMap<String, Known>, gone: &Entry) {
+fn forget(known: &mut HashMap<String, Known>, gone: &Gone) {
+    let Some(gone) = &gone.entry else { return };
     if known.get(gone.key()).is_some_and(|known| known.payload == gone.payload()) {
         known.remove(gone.key());
     }

@@ -29,6 +29,8 @@ pub(crate) struct Gates {
     stripes: Box<[Mutex<Stripe>]>,
     /// Counts writes of all keys; its value orders evictions against writes.
     writes: AtomicU64,
+    /// Is there anything to be demoted to? If not, no write is remembered.
+    remembers: bool,
 }
 
 #[derive(Default)]
@@ -52,18 +54,20 @@ struct Fill {
 pub(crate) struct Moment(u64);
 
 impl Gates {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(remembers: bool) -> Arc<Self> {
         let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        Arc::new(Self { stripes, writes: AtomicU64::new(1) })
+        Arc::new(Self { stripes, writes: AtomicU64::new(1), remembers })
     }
 
     /// Passes the gate for a write of the key with this hash. All tiers are changed while the guard lives.
     pub(crate) fn write(&self, hash: u64) -> MutexGuard<'_, Stripe> {
         let mut stripe = self.stripe(hash).lock();
-        let at = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
-        let next = stripe.next;
-        stripe.recent[next] = (hash, at);
-        stripe.next = (next + 1) % REMEMBERED;
+        if self.remembers {
+            let at = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+            let next = stripe.next;
+            stripe.recent[next] = (hash, at);
+            stripe.next = (next + 1) % REMEMBERED;
+        }
         for fill in &mut stripe.fills {
             fill.marked |= fill.hash == hash;
         }
@@ -77,6 +81,9 @@ impl Gates {
 
     /// Passes the gate for a demotion of an entry that was evicted after `since`; `None` if its key was (or may have been) written since.
     pub(crate) fn demote(&self, hash: u64, since: Moment) -> Option<MutexGuard<'_, Stripe>> {
+        if !self.remembers {
+            return None;
+        }
         let stripe = self.stripe(hash).lock();
         let oldest = stripe.recent[stripe.next].1;
         let written = stripe.recent.iter().any(|&(other, at)| other == hash && at > since.0);
@@ -127,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_fill_lands_unless_its_key_was_written_meanwhile() {
-        let gates = Gates::new();
+        let gates = Gates::new(true);
         let (token, other) = (gates.fill(1), gates.fill(2));
         drop(gates.write(1));
         assert!(token.land().is_none());
@@ -136,15 +143,24 @@ mod tests {
     }
 
     #[test]
+    fn without_a_memory_of_writes_fills_are_marked_and_nothing_is_demoted() {
+        let gates = Gates::new(false);
+        let token = gates.fill(1);
+        drop(gates.write(1));
+        assert!(token.land().is_none());
+        assert!(gates.demote(2, gates.moment()).is_none());
+    }
+
+    #[test]
     fn a_dropped_token_leaves_nothing() {
-        let gates = Gates::new();
+        let gates = Gates::new(true);
         drop(gates.fill(7));
         assert!(gates.stripe(7).lock().fills.is_empty());
     }
 
     #[test]
     fn a_demotion_is_refused_if_its_key_was_written_or_nobody_knows() {
-        let gates = Gates::new();
+        let gates = Gates::new(true);
         let moment = gates.moment();
         assert!(gates.demote(1, moment).is_some());
         drop(gates.write(2));

@@ -10,20 +10,22 @@
 //!
 //! **Values that left but are still held** by a reader (`get`) keep their memory. They are counted in [`Memory::usage`] and against
 //! the budget (up to half of it) until the last holder is gone; each write to the shard and each expiry looks whether that is so.
-//! An entry that nobody holds is freed by the epoch: after 64 KiB of retired entries in a shard, or 64 retirements in a thread, the
-//! garbage is handed over, and it is freed when all readers that were inside have left. A closure of [`Memory::with`] that takes long therefore holds back
-//! the freeing for everybody.
+//! An entry that nobody holds waits in its shard's [`yard`] until all readers have left that were inside when its batch of 64, or of
+//! 32 KiB, was full; then the shard's next writers free it, a few each. A closure of [`Memory::with`] that takes long therefore holds
+//! back the freeing for everybody.
 //!
 //! **Expiry** only frees space here; who reads judges. An entry that may be served stale stays until that ends too.
 //! What was removed or has expired leaves no ghost and casts no vote.
 
 mod ghost;
+mod pin;
 mod policy;
 mod queue;
 mod shard;
 mod sync;
 #[allow(unsafe_code)] // one of the two files that may; see its head
 mod table;
+mod yard;
 
 #[cfg(test)]
 #[allow(unsafe_code)] // stands in for crossbeam's epoch
@@ -38,10 +40,11 @@ use crossbeam_utils::CachePadded;
 use smallvec::SmallVec;
 
 use self::ghost::Side;
+use self::pin::{Pin, pin};
 use self::policy::TOP;
 use self::queue::Seconds;
 use self::shard::{Common, LOOKS, Shard, State};
-use self::table::{Pin, Seen, Table, pin};
+use self::table::{Seen, Table};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
@@ -54,16 +57,23 @@ const SHARD_BYTES: u64 = 8 << 20;
 /// Shards at most.
 const MOST_SHARDS: u64 = 64;
 
-/// Entries that had to leave; an insert puts out one or two as a rule.
-pub(crate) type Evicted = SmallVec<[Entry; 2]>;
+/// What had to leave; an insert puts out one or two as a rule.
+pub(crate) type Evicted = SmallVec<[Gone; 2]>;
+
+/// An entry that was evicted.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    /// Of its key.
+    pub(crate) hash: u64,
+    /// The entry, if the tier was made to return it.
+    pub(crate) entry: Option<Entry>,
+}
 
 /// What became of a [`Memory::put`].
 #[derive(Debug)]
 pub(crate) struct Put {
     /// Is it held now? Not if it is more than a quarter of its shard.
     pub(crate) admitted: bool,
-    /// The older entry of the same key.
-    pub(crate) replaced: Option<Entry>,
     /// What had to leave for it; the caller decides whether it goes to disk. Entries whose life was over are not among them.
     pub(crate) evicted: Evicted,
 }
@@ -79,14 +89,14 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// An empty tier of `capacity` bytes.
-    pub(crate) fn new(capacity: u64, clock: Clock, hasher: KeyHasher) -> Self {
+    /// An empty tier of `capacity` bytes. Where nobody would take what is evicted, it need not be returned.
+    pub(crate) fn new(capacity: u64, clock: Clock, hasher: KeyHasher, returns: bool) -> Self {
         let shards = (capacity / SHARD_BYTES).clamp(1, MOST_SHARDS);
         let shards = 1 << shards.ilog2();
         let seconds = Seconds { born: clock.steady() };
         Self {
             shards: (0..shards).map(|_| CachePadded::new(Table::new(State::new(capacity / shards, seconds)))).collect(),
-            common: Common { clock, hasher, seconds },
+            common: Common { clock, hasher, seconds, returns },
             capacity: AtomicU64::new(capacity),
             next: AtomicUsize::new(0),
         }
@@ -191,6 +201,7 @@ impl Memory {
                 }
                 self.tidy(table, side, gone - before);
             }
+            self.edit(table, &pin(), |shard| shard.edit.close_batch(shard.pin));
         }
         // Idle services have nobody else who would free the last of what they retired.
         for _ in 0..3 {
@@ -256,9 +267,9 @@ impl Memory {
         let (edit, state) = locked.parts();
         let mut shard = Shard { edit, state, common: &self.common, pin };
         let result = work(&mut shard);
-        let (released, flush) = shard.state.leftovers();
+        let (released, (freed, flush)) = (shard.state.leftovers(), shard.edit.leftovers());
         drop(locked);
-        drop(released);
+        drop((released, freed));
         if flush {
             pin.flush();
         }

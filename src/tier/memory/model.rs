@@ -15,6 +15,8 @@ mod sync {
 
     pub(super) const PAGES: usize = 1;
     pub(super) const FEWEST: usize = 3;
+    pub(super) const BATCH: usize = 1;
+    pub(super) const BATCH_BYTES: usize = 1;
 
     pub(super) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -149,12 +151,17 @@ mod sync {
     }
 }
 
+#[path = "pin.rs"]
+mod pin;
 #[path = "table.rs"]
 mod table;
+#[path = "yard.rs"]
+mod yard;
 
 use loom::sync::Arc;
 
-use self::table::{Held, Table, pin};
+use self::pin::pin;
+use self::table::{Held, Table};
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
 use crate::namespace::NamespaceId;
@@ -211,7 +218,7 @@ impl Bench {
         let (kept, old) = (new.clone(), self.take(text).expect("it is there"));
         let mut locked = self.table.lock();
         let (mut edit, held) = locked.parts();
-        held.push(edit.replace(0, old, new, &pin).0);
+        held.push(edit.replace(0, old, new, &pin));
         kept
     }
 

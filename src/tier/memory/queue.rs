@@ -16,6 +16,8 @@ use crate::entry::Entry;
 const BLOCK: u64 = 64;
 /// Places moved in one step of closing holes.
 const STEP: u32 = 8;
+/// Places between the oldest and the one that is fetched into the cache with it.
+const AHEAD: u64 = 3;
 /// A number keeps 31 bits in the entry; the 32nd says which queue.
 const NUMBER: u64 = 0x7FFF_FFFF;
 /// The end of nothing.
@@ -132,6 +134,10 @@ impl Queue {
                 }
             }
             let item = self.empty(self.head);
+            // The oldest were not looked at for longest: the next ones are on their way while this one is dealt with.
+            if let Some(next) = self.get(self.head + AHEAD) {
+                next.expect();
+            }
             self.head += 1;
             self.free_front();
             if let Some(item) = item {

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use super::ghost::{Ghosts, Side};
+use super::pin::Pin;
 use super::policy::{Policy, WALK};
 use super::queue::{Item, Queue, Seconds};
-use super::table::{Edit, Held, Pin, Seen};
-use super::{Evicted, Put};
+use super::table::{Edit, Held, Seen};
+use super::{Evicted, Gone, Put};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
@@ -18,8 +19,6 @@ const PER_ENTRY: u64 = 31;
 const FIXED: u64 = 768;
 /// A value may be this part of its shard.
 const LARGEST: u64 = 4;
-/// Retired bytes after which a thread hands its garbage over.
-const UNFLUSHED: u64 = 64 << 10;
 /// Places looked at in one hold of the lock.
 pub(super) const LOOKS: usize = 256;
 
@@ -28,6 +27,8 @@ pub(super) struct Common {
     pub(super) clock: Clock,
     pub(super) hasher: KeyHasher,
     pub(super) seconds: Seconds,
+    /// Does anybody want what is evicted? Otherwise only its hash is told.
+    pub(super) returns: bool,
 }
 
 impl Common {
@@ -57,8 +58,6 @@ pub(super) struct State {
     lingering_bytes: u64,
     /// Lingering entries that were let go, to be dropped outside the lock.
     released: Vec<Entry>,
-    /// Bytes retired since somebody flushed.
-    unflushed: u64,
     pub(super) evictions: u64,
     pub(super) expirations: u64,
 }
@@ -74,7 +73,6 @@ impl State {
             lingering: VecDeque::new(),
             lingering_bytes: 0,
             released: Vec::new(),
-            unflushed: 0,
             evictions: 0,
             expirations: 0,
         }
@@ -95,13 +93,9 @@ impl State {
         }
     }
 
-    /// What is to be dropped, and whether to flush, once the lock is released.
-    pub(super) fn leftovers(&mut self) -> (Vec<Entry>, bool) {
-        let flush = self.unflushed > UNFLUSHED;
-        if flush {
-            self.unflushed = 0;
-        }
-        (std::mem::take(&mut self.released), flush)
+    /// What is to be dropped once the lock is released.
+    pub(super) fn leftovers(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.released)
     }
 }
 
@@ -134,16 +128,18 @@ impl Shard<'_> {
 
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry) -> Put {
         self.release();
-        let mut put = Put { admitted: true, replaced: None, evicted: Evicted::new() };
+        let mut put = Put { admitted: true, evicted: Evicted::new() };
         let weight = cost(&entry);
         let old = self.edit.find(key, self.pin).and_then(|old| self.locate(&old));
         if weight > self.cap() / LARGEST {
             put.admitted = false;
-            put.replaced = old.and_then(|(side, number)| self.take_at(side, number, key.hash));
+            if let Some((side, number)) = old {
+                self.take_at(side, number, key.hash);
+            }
             return put;
         }
         if let Some((side, number)) = old {
-            put.replaced = self.overwrite(side, number, key.hash, entry);
+            self.overwrite(side, number, key.hash, entry);
         } else {
             self.insert(key.hash, entry, weight, &mut put.evicted);
         }
@@ -165,22 +161,21 @@ impl Shard<'_> {
     }
 
     /// Puts an entry into the place of an older one of the same key; it keeps its hits.
-    fn overwrite(&mut self, side: Side, number: u64, hash: u64, entry: Entry) -> Option<Entry> {
-        let Item { held, trial, .. } = self.state.queue(side).take_at(number)?;
+    fn overwrite(&mut self, side: Side, number: u64, hash: u64, entry: Entry) {
+        let Some(Item { held, trial, .. }) = self.state.queue(side).take_at(number) else { return };
         entry.hits().store(held.hits().load(Ordering::Relaxed), Ordering::Relaxed);
         let (before, after) = (cost(&held), cost(&entry));
         self.note_retired(&held, before);
-        let (held, old) = self.edit.replace(hash, held, entry, self.pin);
+        let held = self.edit.replace(hash, held, entry, self.pin);
         let queue = self.state.queue(side);
         queue.put_back(number, Item { held, trial });
         queue.bytes = queue.bytes - before + after;
-        Some(old)
     }
 
     /// Takes an entry out: no ghost, no vote.
     pub(super) fn remove(&mut self, entry: &Entry, hash: u64) -> Option<Entry> {
         let (side, number) = self.locate(entry)?;
-        self.take_at(side, number, hash)
+        self.take_at(side, number, hash).then(|| Entry::clone(entry))
     }
 
     /// Where an entry of this shard stands.
@@ -195,32 +190,31 @@ impl Shard<'_> {
         }
     }
 
-    fn take_at(&mut self, side: Side, number: u64, hash: u64) -> Option<Entry> {
-        let entry = self.take_quietly(side, number, hash);
+    fn take_at(&mut self, side: Side, number: u64, hash: u64) -> bool {
+        let taken = self.take_quietly(side, number, hash);
         self.state.queue(side).close_holes();
-        entry
+        taken
     }
 
     /// Takes an entry out without moving any other in its queue.
-    fn take_quietly(&mut self, side: Side, number: u64, hash: u64) -> Option<Entry> {
+    fn take_quietly(&mut self, side: Side, number: u64, hash: u64) -> bool {
         let queue = self.state.queue(side);
-        let Item { held, .. } = queue.take_at(number)?;
+        let Some(Item { held, .. }) = queue.take_at(number) else { return false };
         queue.bytes -= cost(&held);
-        let entry = self.retire(held, hash);
+        self.retire(held, hash);
         if self.state.len() == 0 {
             self.state.policy.cleared();
         }
         self.edit.shrink(hash, self.pin, |entry| self.common.hash(entry));
-        Some(entry)
+        true
     }
 
-    fn retire(&mut self, held: Held, hash: u64) -> Entry {
+    fn retire(&mut self, held: Held, hash: u64) {
         self.note_retired(&held, cost(&held));
-        self.edit.remove(hash, held, self.pin)
+        self.edit.remove(hash, held, self.pin);
     }
 
     fn note_retired(&mut self, held: &Held, cost: u64) {
-        self.state.unflushed += cost;
         if held.is_shared() {
             self.state.lingering.push_back(Entry::clone(held));
             self.state.lingering_bytes += cost;
@@ -277,8 +271,7 @@ impl Shard<'_> {
         if item.held.stale_until() <= self.common.clock.coarse() {
             // Its life was over: no ghost, no vote, nothing to demote.
             self.state.expirations += 1;
-            let dead = self.retire(item.held, hash);
-            self.state.released.push(dead);
+            self.retire(item.held, hash);
             return true;
         }
         if from == Side::Main {
@@ -292,8 +285,10 @@ impl Shard<'_> {
         let position = self.state.policy.evicted(from, weight);
         self.state.ghosts.put(hash, from, position);
         self.state.evictions += 1;
-        let entry = self.retire(item.held, hash);
-        evicted.push(entry);
+        self.note_retired(&item.held, weight);
+        let entry = self.common.returns.then(|| Entry::clone(&item.held));
+        evicted.push(Gone { hash, entry });
+        self.edit.remove(hash, item.held, self.pin);
         self.edit.shrink(hash, self.pin, |entry| self.common.hash(entry));
         true
     }
@@ -360,10 +355,7 @@ impl Shard<'_> {
             if held.stale_until() <= now {
                 let hash = self.common.hash(held);
                 // Nothing moves back past the place where this goes on; `tidy` closes the holes.
-                if let Some(dead) = self.take_quietly(side, number, hash) {
-                    self.state.released.push(dead);
-                    gone += 1;
-                }
+                gone += usize::from(self.take_quietly(side, number, hash));
             }
         }
         (gone, Some(next))
@@ -390,7 +382,7 @@ impl Shard<'_> {
     pub(super) fn dismantle(&mut self) {
         while let Some(item) = self.state.small.pop().or_else(|| self.state.main.pop()) {
             let hash = self.common.hash(&item.held);
-            drop(self.edit.remove(hash, item.held, self.pin));
+            self.edit.remove(hash, item.held, self.pin);
         }
     }
 

@@ -9,3 +9,6 @@ pub(super) use parking_lot::{Mutex, MutexGuard};
 pub(super) const PAGES: usize = 16;
 /// Homes of the smallest array.
 pub(super) const FEWEST: usize = 8;
+/// Entries that are freed together, at most, and their bytes.
+pub(super) const BATCH: usize = 64;
+pub(super) const BATCH_BYTES: usize = 32 << 10;

@@ -22,7 +22,7 @@
 //! and at a time when few entries have to be asked for their hash, so that no put waits long.
 //!
 //! **Who owns what.** [`Held`] is the table's reference to an entry; a word is a copy of its address. A `Held` can be given back only
-//! through [`Edit::remove`] and [`Edit::replace`], which first take the word out and then leave the reference to the epoch, so whoever found the word
+//! through [`Edit::remove`] and [`Edit::replace`], which first take the word out and then lay the reference into the [`yard`](super::yard), so whoever found the word
 //! while pinned may go on reading. A `Held` that is dropped otherwise leaks its entry, on purpose.
 
 use std::marker::PhantomData;
@@ -32,7 +32,9 @@ use std::ptr::{NonNull, null_mut};
 
 use crossbeam_utils::CachePadded;
 
-use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Guard, Mutex, MutexGuard, Ordering, Owned, PAGES};
+use super::pin::Pin;
+use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES};
+use super::yard::{Freed, Yard};
 use crate::entry::Entry;
 use crate::key::Key;
 
@@ -53,22 +55,6 @@ fn page(hash: u64) -> usize {
 /// Homes after one growth: the load goes from 3/4 to 3/5.
 fn grown(homes: usize) -> usize {
     homes + (homes / 4).max(1)
-}
-
-/// A pinned epoch: what a reader has seen is not freed while it lives. The only collector is the global one.
-pub(super) struct Pin(Guard);
-
-/// Pins the epoch.
-#[inline]
-pub(super) fn pin() -> Pin {
-    Pin(super::sync::pin())
-}
-
-impl Pin {
-    /// Hands over what this thread has retired, and frees some of what nobody can see any more. Not to be called under a lock: values drop in it.
-    pub(super) fn flush(&self) {
-        self.0.flush();
-    }
 }
 
 /// An entry as a pinned reader sees it: no reference is counted.
@@ -111,6 +97,11 @@ impl Held {
         std::ptr::eq(self.hits(), other.hits())
     }
 
+    /// Somebody is going to look at this entry.
+    pub(super) fn expect(&self) {
+        prefetch(self.raw().as_ptr(), 0);
+    }
+
     fn raw(&self) -> NonNull<u8> {
         // SAFETY: the bits are copied, and the copy is turned back into the bare address at once; no reference is dropped.
         unsafe { std::ptr::read(&*self.0) }.into_raw()
@@ -125,7 +116,13 @@ pub(super) struct Table<S> {
 
 pub(super) struct Side<S> {
     pub(super) counts: Counts,
-    state: Mutex<S>,
+    guarded: Mutex<Guarded<S>>,
+}
+
+/// What the writer's lock guards.
+pub(super) struct Guarded<S> {
+    state: S,
+    yard: Yard<Held>,
 }
 
 /// Written by the writer only.
@@ -174,6 +171,7 @@ impl Words {
                 // SAFETY: the upper bits are never zero here, so this is a word of a `Held`. Whoever takes it out leaves the reference
                 // to the epoch, and `_pinned` was there before this load.
                 let entry = ManuallyDrop::new(unsafe { entry_of(word) });
+                prefetch(word, 64);
                 if entry.is_of(key) {
                     return Some(Seen { entry, pinned: PhantomData });
                 }
@@ -205,6 +203,19 @@ impl Words {
     }
 }
 
+/// Fetches the bytes so far behind the entry of a word into the cache, if the processor likes, while others are still on their way.
+#[inline]
+fn prefetch(word: *mut u8, behind: usize) {
+    let address = word.map_addr(|address| (address & ADDRESS) + behind);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it reads nothing, faults at no address, and every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast_const().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// The entry of a word, without its sixteen bits.
 ///
 /// # Safety
@@ -222,7 +233,7 @@ impl<S> Table<S> {
         let pages: [_; PAGES] = std::array::from_fn(|_| Words::with_homes(FEWEST));
         let words = pages.iter().map(|page| page.slots.len()).sum();
         let (moves, lens, words) = (AtomicU64::new(0), std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
-        let side = Side { counts: Counts { moves, lens, words }, state: Mutex::new(state) };
+        let side = Side { counts: Counts { moves, lens, words }, guarded: Mutex::new(Guarded { state, yard: Yard::new() }) };
         Self { pages: pages.map(Atomic::new), side: CachePadded::new(side) }
     }
 
@@ -246,12 +257,12 @@ impl<S> Table<S> {
     #[inline]
     fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
         // SAFETY: never null from `new` on; a replaced array is freed by the epoch, and `pinned` holds that back.
-        unsafe { self.pages[page(hash)].load(Ordering::Acquire, &pinned.0).deref() }
+        unsafe { self.pages[page(hash)].load(Ordering::Acquire, pinned.guard()).deref() }
     }
 
     /// Becomes the one writer.
     pub(super) fn lock(&self) -> Locked<'_, S> {
-        Locked { state: self.side.state.lock(), table: self }
+        Locked { guarded: self.side.guarded.lock(), table: self }
     }
 }
 
@@ -261,19 +272,25 @@ impl<S> Drop for Table<S> {
             // SAFETY: `&mut self`: no reader is in here, and nobody else refers to this array.
             drop(unsafe { std::mem::replace(page, Atomic::null()).into_owned() });
         }
+        let mut guarded = self.side.guarded.lock();
+        let left = guarded.yard.clear();
+        drop(guarded);
+        // Nobody can be pinned in a table that is given up; the entries in it, which nobody took out, leak.
+        left.into_iter().for_each(|held| drop(ManuallyDrop::into_inner(held.0)));
     }
 }
 
 /// The writer's lock.
 pub(super) struct Locked<'t, S> {
     table: &'t Table<S>,
-    state: MutexGuard<'t, S>,
+    guarded: MutexGuard<'t, Guarded<S>>,
 }
 
 impl<S> Locked<'_, S> {
     /// The right to edit the words, and the state behind the lock; both end with it.
     pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
-        (Edit { pages: &self.table.pages, counts: &self.table.side.counts }, &mut self.state)
+        let Guarded { state, yard } = &mut *self.guarded;
+        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard }, state)
     }
 }
 
@@ -281,12 +298,13 @@ impl<S> Locked<'_, S> {
 pub(super) struct Edit<'e> {
     pages: &'e [Atomic<Words>; PAGES],
     counts: &'e Counts,
+    yard: &'e mut Yard<Held>,
 }
 
 impl Edit<'_> {
     fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
         // SAFETY: never null; only this writer could replace the array, and through the epoch.
-        unsafe { self.pages[page(hash)].load(Ordering::Relaxed, &pinned.0).deref() }
+        unsafe { self.pages[page(hash)].load(Ordering::Relaxed, pinned.guard()).deref() }
     }
 
     /// The entry of this key.
@@ -339,31 +357,46 @@ impl Edit<'_> {
         }
     }
 
-    /// Puts `new` into the place of `old`, which has the same key. Returns the new holder and the old entry.
-    pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry, pinned: &Pin) -> (Held, Entry) {
+    /// Puts `new` into the place of `old`, which has the same key.
+    pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry, pinned: &Pin) -> Held {
         let held = Held(ManuallyDrop::new(new));
         assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
         let words = self.words(hash, pinned);
-        let entry = Entry::clone(&old);
         if let Some(at) = words.position(hash, old.raw()) {
             let bits = words.slots[at].load(Ordering::Relaxed).addr() & !ADDRESS;
             words.slots[at].store(held.raw().as_ptr().map_addr(|address| address | bits), Ordering::Release);
-            retire(old, pinned);
+            self.lay(old, pinned);
         }
-        (held, entry)
+        held
     }
 
     /// Takes an entry out. Its bytes stay readable for whoever is pinned now.
-    pub(super) fn remove(&mut self, hash: u64, held: Held, pinned: &Pin) -> Entry {
-        let entry = Entry::clone(&held);
+    pub(super) fn remove(&mut self, hash: u64, held: Held, pinned: &Pin) {
         let words = self.words(hash, pinned);
         // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
         if let Some(at) = words.position(hash, held.raw()) {
             self.close_gap(words, at);
             self.set_len(hash, self.len(hash) - 1);
-            retire(held, pinned);
+            self.lay(held, pinned);
         }
-        entry
+    }
+
+    /// Leaves the table's reference to the yard.
+    fn lay(&mut self, held: Held, pinned: &Pin) {
+        let bytes = held.footprint();
+        self.yard.lay(held, bytes, pinned);
+    }
+
+    /// A few entries that were taken out and that nobody can see any more, to be dropped when the lock is released; and whether to
+    /// [`flush`](Pin::flush) then.
+    pub(super) fn leftovers(&mut self) -> (Freed<Entry>, bool) {
+        let freed = self.yard.free().into_iter().map(|held| ManuallyDrop::into_inner(held.0)).collect();
+        (freed, self.yard.has_closed())
+    }
+
+    /// Lets the last that were taken out go too, though they are few.
+    pub(super) fn close_batch(&mut self, pinned: &Pin) {
+        self.yard.close(pinned);
     }
 
     /// Clears a word, and moves closer to their homes those behind it that would not be found any more.
@@ -407,14 +440,8 @@ impl Edit<'_> {
         };
         let words = self.counts.words.load(Ordering::Relaxed) + new.slots.len() - old.slots.len();
         self.counts.words.store(words, Ordering::Relaxed);
-        let before = self.pages[page(hash)].swap(Owned::new(new), Ordering::AcqRel, &pinned.0);
+        let before = self.pages[page(hash)].swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
-        unsafe { pinned.0.defer_destroy(before) };
+        unsafe { pinned.guard().defer_destroy(before) };
     }
-}
-
-/// Leaves the table's reference to the epoch.
-fn retire(held: Held, pinned: &Pin) {
-    let entry = ManuallyDrop::into_inner(held.0);
-    pinned.0.defer(move || drop(entry));
 }

@@ -1,7 +1,8 @@
 //! What a stress test reaches too rarely: gaps, moves, and what a pinned reader saw.
 
+use super::super::pin::pin;
 use super::super::sync::Ordering;
-use super::super::table::{Table, pin};
+use super::super::table::Table;
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
 use crate::namespace::NamespaceId;
@@ -63,9 +64,9 @@ fn what_was_seen_stays_readable_after_it_was_replaced_and_removed() {
     let (mut edit, ()) = locked.parts();
     let held = edit.insert(7, entry(&key), &pin, hash_of);
     let seen = table.find(&key, &pin).unwrap();
-    let (held, _) = edit.replace(7, held, entry(&key), &pin);
+    let held = edit.replace(7, held, entry(&key), &pin);
     assert!(!held.is(&seen));
-    drop(edit.remove(7, held, &pin));
+    edit.remove(7, held, &pin);
     pin.flush();
     assert_eq!((seen.key(), seen.payload()), ("7", &b"v"[..]));
 }

@@ -1,0 +1,29 @@
+//! What waits in a yard, and when it may go.
+
+use super::super::pin::pin;
+use super::super::yard::Yard;
+
+#[test]
+fn nothing_is_freed_while_somebody_is_pinned_and_all_of_it_afterwards() {
+    let (mut yard, reader) = (Yard::new(), pin());
+    for item in 0..1_000 {
+        yard.lay(item, 8, &pin());
+    }
+    yard.close(&pin());
+    let drain = |yard: &mut Yard<i32>| -> Vec<i32> {
+        let turns = (0..1_000).map(|_| {
+            pin().flush();
+            yard.free()
+        });
+        turns.flatten().collect()
+    };
+    assert_eq!(drain(&mut yard), [0; 0], "the reader may look at them");
+    drop(reader);
+    let mut freed = Vec::new();
+    // Other tests of this process pin the same epoch.
+    while freed.len() < 1_000 {
+        freed.extend(drain(&mut yard));
+    }
+    assert_eq!(freed, (0..1_000).collect::<Vec<_>>(), "the oldest first");
+    assert!(yard.clear().is_empty());
+}

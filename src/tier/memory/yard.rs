@@ -1,0 +1,100 @@
+//! The yard: what was taken out of a table and may still be looked at.
+//!
+//! Oldest first, in batches. With each full batch one small mark goes to the epoch; when that runs, nobody is pinned any more who was
+//! when the batch was closed, and the writers that come later take the batch away, a few items each. (Every item left to the epoch by itself was
+//! rejected: the epoch frees them hundreds at a time, and one put in three hundred waited for that.)
+//!
+//! A mark also speaks for the batches before it: whoever was pinned when an older batch was closed has left by now, or was still
+//! pinned when the younger one was. So marks may run in any order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::pin::Pin;
+use super::sync::{AtomicU64, BATCH, BATCH_BYTES, Ordering};
+
+/// Items on their way out.
+pub(super) type Freed<T> = SmallVec<[T; 4]>;
+
+/// What waits until nobody who was pinned when it came is pinned still.
+pub(super) struct Yard<T> {
+    /// Oldest first.
+    waiting: VecDeque<T>,
+    /// Of the waiting, how many are left of each closed batch; those behind them are the open one.
+    closed: VecDeque<usize>,
+    /// Number of the oldest batch.
+    oldest: u64,
+    /// Of the open batch: items and bytes.
+    open: usize,
+    open_bytes: usize,
+    /// Batches with a lower number are seen by nobody any more. Counted up by the epoch.
+    passed: Arc<AtomicU64>,
+    /// Was a batch closed since somebody asked?
+    has_closed: bool,
+}
+
+impl<T> Yard<T> {
+    pub(super) fn new() -> Self {
+        let (waiting, closed, passed) = (VecDeque::new(), VecDeque::new(), Arc::new(AtomicU64::new(0)));
+        Self { waiting, closed, oldest: 0, open: 0, open_bytes: 0, passed, has_closed: false }
+    }
+
+    /// Takes in what nobody can find any more, and what of it is in memory.
+    pub(super) fn lay(&mut self, item: T, bytes: usize, pinned: &Pin) {
+        self.open += 1;
+        self.open_bytes += bytes;
+        self.waiting.push_back(item);
+        if self.open >= BATCH || self.open_bytes >= BATCH_BYTES {
+            self.close(pinned);
+        }
+    }
+
+    /// Closes the open batch, unless it is empty.
+    pub(super) fn close(&mut self, pinned: &Pin) {
+        if self.open == 0 {
+            return;
+        }
+        let (passed, behind) = (self.passed.clone(), self.oldest + self.closed.len() as u64 + 1);
+        self.closed.push_back(std::mem::take(&mut self.open));
+        self.open_bytes = 0;
+        self.has_closed = true;
+        pinned.later(move || {
+            passed.fetch_max(behind, Ordering::AcqRel);
+        });
+    }
+
+    /// Was a batch closed since this was asked last?
+    pub(super) fn has_closed(&mut self) -> bool {
+        std::mem::take(&mut self.has_closed)
+    }
+
+    /// A few that nobody can see any more: more than one put lays in, and more than that where there is a backlog.
+    pub(super) fn free(&mut self) -> Freed<T> {
+        let mut freed = Freed::new();
+        if self.closed.is_empty() {
+            return freed;
+        }
+        let passed = self.passed.load(Ordering::Acquire);
+        while self.oldest < passed && freed.len() < 3 + self.closed.len() / 4 {
+            match self.closed.front_mut() {
+                Some(0) => {
+                    self.closed.pop_front();
+                    self.oldest += 1;
+                }
+                Some(left) => {
+                    *left -= 1;
+                    freed.extend(self.waiting.pop_front());
+                }
+                None => break,
+            }
+        }
+        freed
+    }
+
+    /// All of it, when there is nobody left who could see it.
+    pub(super) fn clear(&mut self) -> VecDeque<T> {
+        std::mem::take(&mut self.waiting)
+    }
+}
