@@ -229,7 +229,7 @@ impl Engine {
         let event = Self::event(self.clock.now(), self.node.clone(), scope, namespace, because, &tally, took);
         self.recorder.invalidated(event.count);
         self.keep(event.clone()).await;
-        self.keep_repairs().await;
+        self.keep_owed(namespace).await;
         tally.durable.map(|()| event)
     }
 

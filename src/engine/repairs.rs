@@ -1,9 +1,9 @@
 //! What Redis still has to be told, kept on disk: a process that dies while Redis is away must not forget that old values are there.
 //!
-//! Two notes. The *list* has every repair, and is written on each round of maintenance, by each invalidation that Redis did not hear of, and by
-//! `close`. A `set` that Redis did not take cannot write ten thousand repairs: it writes the namespace it changed into the note of what
-//! the list is *behind*, and the next `set` of that namespace need not, until the list was written again. Whoever opens after a
-//! crash repairs what the list says, and whole namespaces where it was behind: that costs hits, and no old value comes back.
+//! Two notes. The *list* has every repair, and is written on each round of maintenance and by `close`. A `set` or an invalidation that Redis did not
+//! hear of cannot write ten thousand repairs: it writes its namespace into the note of what the list is *behind*, and the next one in that
+//! namespace need not, until the list was written again. Whoever opens after a crash repairs what the list says, and whole
+//! namespaces where it was behind: that costs hits, and no old value comes back.
 //!
 //! Without a disk tier nothing is kept: such a process forgets all when it ends, this too.
 
@@ -43,6 +43,16 @@ impl Engine {
         if written.is_some() && !on_disk.is_empty() && self.noted(Tier::Disk, disk.write_note(BEHIND, Vec::new()).await).is_some()
         {
             on_disk.clear();
+        }
+    }
+
+    /// Makes sure that a crash does not forget an invalidation that Redis did not hear of: of a namespace, or of all.
+    pub(crate) async fn keep_owed(&self, namespace: Option<Namespace>) {
+        if self.remote.as_ref().is_some_and(|remote| remote.owes()) {
+            match namespace {
+                Some(namespace) => self.keep_behind(namespace).await,
+                None => self.keep_repairs().await,
+            }
         }
     }
 

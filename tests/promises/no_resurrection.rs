@@ -74,7 +74,7 @@ async fn judge(cache: &Cache, scope: &str, when: &str) {
 async fn child() {
     let Some(role) = role() else { return };
     if role == "cut off" {
-        return overwrite_cut_off().await;
+        return change_cut_off().await;
     }
     let redis = std::env::var("REDIS").ok();
     let cache = open(Path::new(&given("FOLDER")), redis.as_deref()).await;
@@ -146,15 +146,17 @@ async fn a_kill_9_brings_nothing_back_with_redis() {
 }
 
 /// Writes what Redis does not hear of, with maintenance too seldom to write it down.
-async fn overwrite_cut_off() {
+async fn change_cut_off() {
     let proxy = Proxy::to(given("PORT").parse().unwrap());
     let settings = support::settings("maintenance.interval = \"1h\"\n[redis]\ntimeout = \"20s\"");
     let builder = Cache::builder().config(settings).memory(8 << 20).disk(given("FOLDER"), 64 << 20);
     let cache = builder.redis(proxy.url()).open().await.unwrap();
     put(&cache, NS, "pjm:1", "old", TtlPolicy::Short).await;
+    put(&cache, OTHER, "pjm:1", "old", TtlPolicy::Short).await;
     proxy.cut();
     put(&cache, NS, "pjm:1", "new", TtlPolicy::Short).await;
-    say("overwritten");
+    cache.invalidate(OTHER, "pjm:1").await.unwrap();
+    say("changed");
     linger().await;
 }
 
@@ -164,15 +166,21 @@ async fn what_redis_was_not_told_is_not_forgotten_by_a_kill_9() {
     let neighbour = open(other.path(), Some(&redis.url())).await;
     let (path, port) = (folder.path().to_str().unwrap(), redis.port().to_string());
     let child = Child::play(module_path!(), "cut off", &[("FOLDER", path), ("PORT", &port)]);
-    assert_eq!(child.hear(), "overwritten");
-    until("the others still have it", async || read(&neighbour, NS, "pjm:1").await.as_deref() == Some("old")).await;
+    assert_eq!(child.hear(), "changed");
+    for ns in [NS, OTHER] {
+        until("the others still have it", async || read(&neighbour, ns, "pjm:1").await.as_deref() == Some("old")).await;
+    }
     child.kill();
     let cache = open(folder.path(), Some(&redis.url())).await;
     for _ in 0..20 {
-        assert_eq!(read(&cache, NS, "pjm:1").await, None, "what Redis still had came back");
+        for ns in [NS, OTHER] {
+            assert_eq!(read(&cache, ns, "pjm:1").await, None, "what Redis still had of {ns} came back");
+        }
     }
-    until("the others hear of it", async || read(&neighbour, NS, "pjm:1").await.is_none()).await;
-    assert_eq!(read(&cache, NS, "pjm:1").await, None);
+    for ns in [NS, OTHER] {
+        until("the others hear of it", async || read(&neighbour, ns, "pjm:1").await.is_none()).await;
+        assert_eq!(read(&cache, ns, "pjm:1").await, None);
+    }
 }
 
 /// The older value of an overwritten key is as dead as an invalidated one.

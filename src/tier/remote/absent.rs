@@ -86,6 +86,10 @@ impl Remote {
         match self.0 {}
     }
 
+    pub(crate) fn owes(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(crate) fn pending(&self) -> Vec<Message> {
         match self.0 {}
     }

@@ -355,6 +355,11 @@ mod present {
             let _ = tokio::time::timeout(self.core.timeout, self.core.submit(Work::Ping)).await;
         }
 
+        /// Is there a change that Redis has not been told of?
+        pub(crate) fn owes(&self) -> bool {
+            self.core.owes()
+        }
+
         /// Changes that Redis has not been told of, oldest first; to be kept over a restart.
         pub(crate) fn pending(&self) -> Vec<Message> {
             self.core.pending()

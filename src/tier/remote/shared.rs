@@ -217,6 +217,11 @@ impl Core {
         self.state.lock().repairs.covers(namespace, text)
     }
 
+    /// Is there any repair?
+    pub(super) fn owes(&self) -> bool {
+        self.repairs.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn pending(&self) -> Vec<Message> {
         self.state.lock().repairs.messages()
     }
