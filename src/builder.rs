@@ -55,7 +55,7 @@ impl Builder {
         self
     }
 
-    /// A disk tier in this folder, which is made if it is missing, with this budget in bytes for all its files.
+    /// A disk tier in this folder, which is made if it is missing and must not be a symlink, with this budget in bytes for all its files.
     pub fn disk(mut self, path: impl Into<PathBuf>, bytes: u64) -> Self {
         self.config.disk.path = Some(path.into());
         self.config.disk.capacity = bytes.into();
@@ -112,7 +112,8 @@ impl Builder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for a bad setting, by its name; [`ErrorKind::Locked`] if the folder is open already; [`ErrorKind::Io`] if
-    /// it cannot be used. Damaged files are no error: what is damaged is lost, counted, and shown in health.
+    /// it cannot be used. Damaged files are no error: what is damaged is lost, counted, and shown in health. Nor is a full device, one that does not
+    /// answer, or a process without a free file descriptor: the disk begins down, and comes up with all it holds when that has passed.
     pub async fn open(self) -> Result<Cache, Error> {
         let Self { config, clock } = self;
         config.validate()?;

@@ -185,8 +185,10 @@ impl Cache {
 
     /// Writes a value to every tier of its policy. When it returns, a later read here sees this value or a newer one.
     ///
-    /// With a disk policy the value is readable at once and in the log within milliseconds; [`flush`](Self::flush) says when it survives a
-    /// power cut. While the disk's queue is full, a `set` of a disk policy waits.
+    /// With a disk policy the value is readable at once and within milliseconds in the log, where it survives a process that is killed. A power cut it
+    /// survives from the next [`flush`](Self::flush) or `disk.flush_interval` on. While the disk's queue is full, a `set` of a disk policy waits.
+    /// While the disk is down, the value is not written there; an older one of the key that is there does not come back, unless the process is killed
+    /// before the disk is up again.
     ///
     /// A value that is larger than a share of memory and than half a segment of the disk is held by Redis alone, or by nothing, and counted. A Redis
     /// that does not answer fails nothing: it is counted, and its old copy is barred until it is replaced.
@@ -361,11 +363,13 @@ impl Cache {
         self.engine.health().await
     }
 
-    /// When it returns `Ok`, every earlier [`set`](Self::set) that lands on disk survives a power cut (`fdatasync` of the log). Without a disk it does nothing.
+    /// When it returns `Ok`, every earlier [`set`](Self::set) that lands on disk and every earlier invalidation survives a power cut (`fdatasync` of the
+    /// log). Without a disk it does nothing.
     ///
     /// # Errors
     ///
-    /// What the disk says; [`ErrorKind::Closed`].
+    /// What the disk says; [`ErrorKind::Closed`]. After a sync that failed, none succeeds before what it may have lost was written again. What was set
+    /// while the disk was down is not there, whatever a later `flush` returns.
     ///
     /// # Cancel safety
     ///
@@ -378,9 +382,13 @@ impl Cache {
     /// [`ErrorKind::Closed`]; a loader that is under way answers those who wait for it, and is not kept. Idempotent: a second call waits for the
     /// first and returns the same.
     ///
+    /// When it returns `Ok`, all that landed on disk survives a power cut, with what memory held of policies that may live there.
+    ///
     /// # Errors
     ///
-    /// What the disk says of the last writes.
+    /// What the disk says of the last writes. A disk that is down is tried once more; if it still takes nothing, and something in its log was
+    /// invalidated or replaced meanwhile, the log is deleted, for the next open would serve what it says. Where even that fails, the next
+    /// open may do so.
     ///
     /// # Cancel safety
     ///

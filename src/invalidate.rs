@@ -15,6 +15,9 @@ use crate::pattern::Pattern;
 /// When it returns, no later read returns what was there before, in any tier, nor after a restart; and on no other node, once the log has reached it. What
 /// is written after the call survives.
 ///
+/// On disk its tombstones are in the log when it returns, so that a process killed right then brings nothing back. A power cut may undo what is
+/// younger than the last [`flush`](crate::Cache::flush) and `disk.flush_interval`.
+///
 /// # Errors
 ///
 /// [`InvalidKey`](crate::ErrorKind::InvalidKey), [`InvalidPattern`](crate::ErrorKind::InvalidPattern) and [`Closed`](crate::ErrorKind::Closed): nothing

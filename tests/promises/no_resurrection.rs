@@ -3,7 +3,6 @@
 
 #![cfg(all(feature = "disk", feature = "redis"))] // its promises speak of every tier
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,9 +77,6 @@ async fn child() {
     }
     let redis = std::env::var("REDIS").ok();
     let cache = open(Path::new(&given("FOLDER")), redis.as_deref()).await;
-    if role == "storm" {
-        return storm(cache).await;
-    }
     fill(&cache).await;
     cache.flush().await.unwrap();
     invalidate(&cache, &role).await;
@@ -275,129 +271,4 @@ async fn a_promotion_in_flight_does_not_land() {
         judge(&cache, scope, "on the disk").await;
         cache.close().await.unwrap();
     }
-}
-
-// A storm of kills. Four writers own twenty keys each. A value says which key and version it is. A writer
-// tells before it invalidates and after, so that the parent knows what must be dead; and what was flushed,
-// so that it knows what must be there.
-
-const WRITERS: usize = 4;
-const KEYS: usize = 20;
-const KILLS: u64 = 32;
-
-fn value(key: &str, version: u64) -> String {
-    let tail = "x".repeat(50 + (version as usize * 37) % 900);
-    format!("{key}|{version}|{tail}|{version}|{key}")
-}
-
-/// The version of a value, if the value is whole and of this key.
-fn version(key: &str, text: &str) -> Option<u64> {
-    let version = text.split('|').nth(1)?.parse().ok()?;
-    (value(key, version) == text).then_some(version)
-}
-
-async fn storm(cache: Cache) {
-    let first: u64 = given("FIRST").parse().unwrap();
-    say("running"); // before the first writer says anything
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            let cache = cache.clone();
-            tokio::spawn(async move {
-                let mut written: HashMap<String, u64> = HashMap::new();
-                for step in 0.. {
-                    let (key, version) = (format!("{writer}/{}", step % KEYS as u64), first + step);
-                    put(&cache, NS, &key, &value(&key, version), TtlPolicy::Persistent).await;
-                    written.insert(key.clone(), version);
-                    match step % 53 {
-                        13 | 27 => {
-                            say(&format!("begin {key} {version}"));
-                            cache.invalidate(NS, &key).await.unwrap();
-                            written.remove(&key);
-                            say(&format!("dead {key} {version}"));
-                        }
-                        41 => {
-                            // All of this writer's keys that end in 7.
-                            let of = |key: &String| key.ends_with('7');
-                            let doomed: Vec<_> =
-                                written.iter().filter(|(key, _)| of(key)).map(|(k, v)| (k.clone(), *v)).collect();
-                            for (key, version) in &doomed {
-                                say(&format!("begin {key} {version}"));
-                            }
-                            cache.invalidate_pattern(NS, &format!("{writer}/*7")).await.unwrap();
-                            for (key, version) in &doomed {
-                                say(&format!("dead {key} {version}"));
-                            }
-                            written.retain(|key, _| !of(key));
-                        }
-                        49 => {
-                            cache.flush().await.unwrap();
-                            for (key, version) in &written {
-                                say(&format!("safe {key} {version}"));
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-            })
-        })
-        .collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
-}
-
-/// What the parent knows of a key.
-#[derive(Default)]
-struct Known {
-    /// This version and all before it are dead.
-    dead: u64,
-    /// This version or a newer one must be there, unless an invalidation has begun since.
-    safe: u64,
-    /// The last version whose invalidation began.
-    begun: u64,
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_kills_brings_nothing_back_and_loses_nothing_that_was_flushed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_str().unwrap();
-    let mut known: HashMap<String, Known> = HashMap::new();
-    let mut seed = 0x9e37_79b9_u64;
-    for kill in 0..KILLS {
-        let first = 1 + kill * 1_000_000;
-        let child = Child::play(module_path!(), "storm", &[("FOLDER", path), ("FIRST", &first.to_string())]);
-        assert_eq!(child.hear(), "running");
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        tokio::time::sleep(millis(20 + (seed >> 33) % 180)).await; // the moment of the kill
-        for line in child.kill() {
-            let words: Vec<_> = line.split(' ').collect();
-            let [verb, key, version] = words[..] else { panic!("the child said {line:?}") };
-            let (of, version) = (known.entry(key.to_owned()).or_default(), version.parse().unwrap());
-            match verb {
-                "begin" => of.begun = version,
-                "dead" => of.dead = version,
-                _ => of.safe = version,
-            }
-        }
-
-        let cache = open(folder.path(), None).await;
-        for writer in 0..WRITERS {
-            for i in 0..KEYS {
-                let key = format!("{writer}/{i}");
-                let of = known.entry(key.clone()).or_default();
-                match read(&cache, NS, &key).await {
-                    Some(text) => {
-                        let found = version(&key, &text).unwrap_or_else(|| panic!("kill {kill}: {key} is torn: {text:?}"));
-                        assert!(found > of.dead, "kill {kill}: {key} version {found} came back, {} was invalidated", of.dead);
-                        assert!(found >= of.safe, "kill {kill}: {key} is version {found}, {} was flushed", of.safe);
-                    }
-                    // Absent is right if its invalidation had begun after the last flush, or if it never was flushed.
-                    None => assert!(of.begun >= of.safe, "kill {kill}: {key} version {} was flushed and is gone", of.safe),
-                }
-            }
-        }
-        cache.close().await.unwrap();
-    }
-    let spoken = known.values().filter(|of| of.dead > 0).count();
-    assert!(spoken > WRITERS * 4, "the storm was a breeze: only {spoken} keys were ever invalidated");
 }

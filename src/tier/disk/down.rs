@@ -27,6 +27,11 @@ use crate::error::{Error, ErrorKind};
 /// So often an opening that fails on a file is tried again before the file counts as damaged.
 const TRIES: u32 = 5;
 
+/// Somebody has taken the folder away, or put another in its place.
+pub(super) fn gone() -> io::Error {
+    io::Error::other("the folder was removed or replaced; it will be made anew")
+}
+
 impl Queue {
     /// Owes so much that the log is let go as a whole.
     pub(super) fn owe_everything(&mut self) {
@@ -71,6 +76,13 @@ impl Shared {
     /// The same for what the system said.
     pub(super) fn fail(&self, error: io::Error) {
         self.go_down(&Error::io(self.subject(), error));
+    }
+
+    /// Goes down if the folder is not ours any more.
+    pub(super) fn look_after_folder(&self) {
+        if !self.is_down() && self.folder_is_ours().is_ok_and(|is_ours| !is_ours) {
+            self.fail(gone());
+        }
     }
 
     /// How often the tier went down so far.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::files;
 use super::index::{Pending, Place};
 use super::segment::{RECORD_HEAD, RecordHead, Segment, key_hash, parse_value, value_len};
+use super::shared::holder;
 use super::writer;
 use super::{DiskConfig, DiskCounts, Removal, Shared};
 use crate::clock::Clock;
@@ -58,7 +59,7 @@ impl Disk {
                 return Err(Error::new(
                     ErrorKind::Locked,
                     shared.subject(),
-                    "is open in another cache; close that one or use another folder",
+                    format!("is open in another cache{}; close that one or use another folder", holder(&shared.config.path)),
                 ));
             }
             Err(_) => {}
@@ -257,7 +258,11 @@ impl Disk {
             self.shared.work.notify_one();
         }
         let shared = self.shared.clone();
-        let _ = tokio::task::spawn_blocking(move || shared.expire()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            shared.expire();
+            shared.look_after_folder();
+        })
+        .await;
         self.shared.queue.lock().tidy = true;
         self.shared.work.notify_one();
     }

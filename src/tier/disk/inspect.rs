@@ -7,6 +7,7 @@ use std::path::Path;
 use super::files::{self, Handle, How, bytes_below};
 use super::recovery::{open_segment, segment_files};
 use super::scan::{Found, scan};
+use super::shared::{LOCK, holder};
 use super::{InspectedEntry, Inspection, notes};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -24,7 +25,8 @@ pub(crate) fn inspect(path: &Path, visit: &mut dyn FnMut(InspectedEntry<'_>)) ->
     let fail = |error| Error::io(subject(), error);
     let _shared = lock(path).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
-            Error::new(ErrorKind::Locked, subject(), "is open in a cache; close that one, or ask it for its analytics")
+            let advice = format!("is open in a cache{}; close that one, or ask it for its analytics", holder(path));
+            Error::new(ErrorKind::Locked, subject(), advice)
         }
         _ => fail(error),
     })?;
@@ -50,7 +52,7 @@ pub(crate) fn inspect(path: &Path, visit: &mut dyn FnMut(InspectedEntry<'_>)) ->
 
 /// A lock that others who look may have too, and a cache may not. A folder that was never opened has none.
 fn lock(path: &Path) -> io::Result<Option<Handle>> {
-    match files::open(&path.join("lock"), How::Read) {
+    match files::open(&path.join(LOCK), How::Read) {
         Ok(file) => {
             file.lock_to_look()?;
             Ok(Some(file))

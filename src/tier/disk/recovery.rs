@@ -233,10 +233,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Clears away what a killed process may have left half made.
+    /// Clears away what a killed process may have left half made: files of ours only, for the folder may be somebody's by mistake.
     fn tidy(&self) -> io::Result<()> {
+        let is_ours = |name: &str| name.ends_with(".note.tmp") || matches!(name, "ledger.tmp" | "probe.tmp");
         for (name, path) in files::list(&self.config.path)? {
-            if name.to_str().is_some_and(|name| name.ends_with(".tmp")) {
+            if name.to_str().is_some_and(is_ours) {
                 files::remove_all(&path)?;
             }
         }

@@ -1,6 +1,7 @@
 //! What callers and threads of the tier share, and the tier's state.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -84,6 +85,19 @@ pub(super) struct Counts {
     pub(super) expirations: AtomicU64,
 }
 
+/// The file that is locked while the folder is open. It says which process has it.
+pub(super) const LOCK: &str = "lock";
+
+/// Who has the lock of a folder, as far as its file says.
+pub(super) fn holder(folder: &Path) -> String {
+    let text = files::read_whole(&folder.join(LOCK), 16).ok().flatten().and_then(|text| String::from_utf8(text).ok());
+    match text.and_then(|text| text.trim().parse::<u32>().ok()) {
+        Some(process) if process == std::process::id() => " of this process".to_owned(),
+        Some(process) => format!(" of process {process}"),
+        None => String::new(),
+    }
+}
+
 impl Shared {
     pub(super) fn new(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Self {
         Self {
@@ -124,18 +138,25 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if somebody else has it.
+    /// `WouldBlock` if somebody else has it, `InvalidInput` if it is a symlink: who planted that chose where our files go.
     pub(super) fn take_folder(&self) -> io::Result<()> {
-        files::make_folder(&self.config.path)?;
-        let file = files::open(&self.config.path.join("lock"), How::Keep)?;
+        let folder = &self.config.path;
+        files::make_folder(folder)?;
+        // Put together anew, without a slash at its end, which would follow the link.
+        if files::look(&folder.components().collect::<PathBuf>())?.is_symlink() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symlink; name the folder that it leads to"));
+        }
+        let file = files::open(&folder.join(LOCK), How::Keep)?;
         file.lock()?;
+        // Only for who finds it locked; without it he is told less.
+        let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
         *self.lock.lock() = Some(file);
         Ok(())
     }
 
     /// Is the locked file still the one in the folder?
     pub(super) fn folder_is_ours(&self) -> io::Result<bool> {
-        self.lock.lock().as_ref().map_or(Ok(false), |file| file.is_at(&self.config.path.join("lock")))
+        self.lock.lock().as_ref().map_or(Ok(false), |file| file.is_at(&self.config.path.join(LOCK)))
     }
 
     /// Can something be written?

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::catalogue::Directory;
+use super::down::gone;
 use super::index::{Place, deadline};
 use super::log::make_segment;
 use super::segment::{Batch, Kind, RECORD_HEAD, RecordHead, SEAL_LEN, Segment, parse_value, removal_len, value_len};
@@ -268,6 +269,9 @@ impl Writer {
 
     /// Seals the open segment, opens the next, and makes room for it by dropping the oldest.
     fn roll(&mut self) -> io::Result<()> {
+        if !self.shared.folder_is_ours()? {
+            return Err(gone());
+        }
         if !self.sealed {
             let mut batch = Batch::new(self.open.salt, self.open.len());
             batch.seal(self.shared.queue.lock().last, self.records);

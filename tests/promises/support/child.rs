@@ -38,6 +38,17 @@ pub async fn linger() -> ! {
     }
 }
 
+/// May this machine's user have a mount namespace of his own? Says loudly if not.
+pub fn can_unshare() -> bool {
+    let can = Command::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !can {
+        let mut out = std::io::stderr().lock();
+        let _ =
+            writeln!(out, "\n!!! NOT TESTED: `unshare -rm` is not allowed here, so no file system can be mounted for a test\n");
+    }
+    can
+}
+
 /// The name of the test `child` of a file, as the test program knows it: the module's path without the program's own name.
 fn test_of(module: &str) -> String {
     let (_, path) = module.split_once("::").expect("a module of the test program");

@@ -146,6 +146,7 @@ async fn a_second_opener_is_told_so() {
     let disk = bench.open();
     let error = Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(error.to_string().contains("is open in another cache of this process;"), "{error}");
     assert_eq!(inspect(bench.path(), &mut |_| {}).unwrap_err().kind(), ErrorKind::Locked);
     drop(disk);
     bench.open();
