@@ -31,6 +31,7 @@ mod scan_resistance;
 mod schema_evolution;
 mod serde_feature;
 mod settings;
+mod tiers_agree;
 mod ttl_policies;
 mod two_nodes;
 mod unified_interface;

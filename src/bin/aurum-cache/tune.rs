@@ -189,10 +189,15 @@ font-variant-numeric:tabular-nums}}</style>\n<h1>{name}</h1>\n<p>{} requests, {}
     std::fs::write(path, page).map_err(|cause| Failure::said(format!("report {}: cannot be written ({cause})", path.display())))
 }
 
+/// The marks of the recommended capacities; a disk that holds more than the trace has is beyond the axis and has none.
+const MEMORY: RGBColor = RGBColor(0, 128, 64);
+const DISK: RGBColor = RGBColor(176, 96, 0);
+
 /// Both policies and the recommended capacities as SVG.
 fn plot(curve: &[Point], advice: &Advice, what: &str, of: fn(f64) -> f64) -> Result<String, Box<dyn std::error::Error>> {
-    let (least, most) =
-        curve.first().zip(curve.last()).map_or((1.0, 2.0), |(first, last)| (first.bytes as f64, last.bytes as f64));
+    // The axis counts MiB, so that the powers of ten on it are round numbers.
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (least, most) = curve.first().zip(curve.last()).map_or((1.0, 2.0), |(first, last)| (mib(first.bytes), mib(last.bytes)));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (900, 420)).into_drawing_area();
@@ -205,34 +210,35 @@ fn plot(curve: &[Point], advice: &Advice, what: &str, of: fn(f64) -> f64) -> Res
             .configure_mesh()
             .x_desc("capacity")
             .y_desc(what)
-            .x_label_formatter(&|bytes| report::bytes(*bytes as u64))
+            .x_label_formatter(&|mib| format!("{mib} MiB"))
             .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
             .light_line_style(TRANSPARENT)
             .label_style(("sans-serif", 14))
             .axis_desc_style(("sans-serif", 15))
             .draw()?;
         for (label, color, ratio) in
-            [("cache", BLUE, (|point: &Point| point.cache) as fn(&Point) -> f64), ("LRU", RED, |point: &Point| point.lru)]
+            [("aurum-cache", BLUE, (|point: &Point| point.cache) as fn(&Point) -> f64), ("LRU", RED, |point: &Point| point.lru)]
         {
-            let line = curve.iter().map(|point| (point.bytes as f64, of(ratio(point))));
+            let line = curve.iter().map(|point| (mib(point.bytes), of(ratio(point))));
             chart
                 .draw_series(LineSeries::new(line, color.stroke_width(2)))?
                 .label(label)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
         }
-        for (label, bytes) in [("memory", advice.memory), ("disk", advice.disk)] {
-            let at = (bytes as f64).min(most);
-            if bytes > 0 {
+        for (label, bytes, color) in [("memory", advice.memory, MEMORY), ("disk", advice.disk, DISK)] {
+            let at = mib(bytes);
+            if bytes > 0 && at <= most {
                 chart
-                    .draw_series(LineSeries::new([(at, 0.0), (at, 1.0)], BLACK.mix(0.4)))?
+                    .draw_series(DashedLineSeries::new([(at, 0.0), (at, 1.0)], 6, 4, color.stroke_width(2)))?
                     .label(format!("{label} {}", report::bytes(bytes)))
-                    .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLACK.mix(0.4)));
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
             }
         }
         chart
             .configure_series_labels()
             .label_font(("sans-serif", 14))
-            .position(SeriesLabelPosition::MiddleRight)
+            // The curve ends in the other corner.
+            .position(if of(1.0) > of(0.0) { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight })
             .background_style(WHITE.mix(0.9))
             .border_style(BLACK.mix(0.3))
             .draw()?;
