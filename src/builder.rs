@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{CacheConfig, NamespaceConfig};
+use crate::config::{CacheConfig, NamespaceConfig, Urls};
 use crate::engine::repairs::Kept;
 use crate::engine::state::{Engine, Governance, Governances};
 use crate::error::{Error, ErrorKind};
@@ -62,9 +62,20 @@ impl Builder {
         self
     }
 
-    /// A shared tier in the Redis at this URL: `redis://`, or `rediss://` with feature `tls`. A bad URL is found by [`open`](Self::open).
+    /// A shared tier in the Redis at this URL: `redis://`, or `rediss://` with feature `tls`. Several URLs, divided by commas, are nodes of
+    /// one Redis Cluster, of which two or more are enough: they tell of the others. A bad URL is found by [`open`](Self::open).
     pub fn redis(mut self, url: impl Into<String>) -> Self {
-        self.config.redis.url = vec![url.into().into()].into();
+        let text = url.into();
+        let urls = Urls::divided(&text);
+        // An empty text is a mistake to be told, not a cache without Redis.
+        self.config.redis.url = if urls.as_slice().is_empty() { vec![text.into()].into() } else { urls };
+        self
+    }
+
+    /// The authority that signed the certificate of the Redis server: a file in PEM, read by [`open`](Self::open). Without it the
+    /// usual public authorities are trusted, with it only those in the file.
+    pub fn redis_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.redis.ca_file = Some(path.into());
         self
     }
 
@@ -120,7 +131,7 @@ impl Builder {
         let (clock, hasher) = (clock.unwrap_or_default(), KeyHasher::random());
         let node = config.node.clone().unwrap_or_else(|| format!("node-{:012x}", fastrand::u64(..1 << 48)));
         let disk = open_disk(&config, &clock, &hasher).await?;
-        let remote = open_remote(&config, &node, &clock, &hasher)?;
+        let remote = open_remote(&config, &node, &clock, &hasher).await?;
         let rules = Rules::new(Engine::last_sequence(disk.as_ref()).await);
         let mut placement = PlacementTable::default();
         for (policy, row) in &config.placement {
@@ -176,7 +187,7 @@ async fn open_disk(config: &CacheConfig, clock: &Clock, hasher: &KeyHasher) -> R
     opened.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "disk tier", "could not be opened; see the log"))).map(Some)
 }
 
-fn open_remote(config: &CacheConfig, node: &str, clock: &Clock, hasher: &KeyHasher) -> Result<Option<Arc<Remote>>, Error> {
+async fn open_remote(config: &CacheConfig, node: &str, clock: &Clock, hasher: &KeyHasher) -> Result<Option<Arc<Remote>>, Error> {
     let urls = config.redis.urls();
     if urls.is_empty() {
         return Ok(None);
@@ -189,8 +200,30 @@ fn open_remote(config: &CacheConfig, node: &str, clock: &Clock, hasher: &KeyHash
         key_prefix: config.redis.key_prefix.clone(),
         timeout: config.redis.timeout,
         max_value: config.limits.max_value.into(),
+        ca: match &config.redis.ca_file {
+            Some(path) => Some(read_ca(path.clone()).await?),
+            None => None,
+        },
     };
     Remote::open(remote, node.to_owned(), clock.clone(), hasher.clone()).map(|remote| Some(Arc::new(remote)))
+}
+
+/// The largest file of authorities: a full bundle has a quarter of it.
+const MAX_CA_BYTES: u64 = 1 << 20;
+
+async fn read_ca(path: PathBuf) -> Result<Vec<u8>, Error> {
+    let read = move || {
+        let fault = |why: String| {
+            Error::config("redis.ca_file", format!("{why}: {}; name a file of certificates in PEM", path.display()))
+        };
+        let file = std::fs::metadata(&path).map_err(|error| fault(format!("cannot be read ({error})")))?;
+        if !file.is_file() || file.len() > MAX_CA_BYTES {
+            return Err(fault("is no file, or one of more than 1 MiB".to_owned()));
+        }
+        std::fs::read(&path).map_err(|error| fault(format!("cannot be read ({error})")))
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|_| Err(Error::config("redis.ca_file", "could not be read; see the log")))
 }
 
 fn governances(config: &CacheConfig) -> Result<Governances, Error> {

@@ -115,8 +115,11 @@ impl Default for DiskSettings {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RedisSettings {
-    /// Where it is: one URL, several for Redis Cluster, none for no Redis.
+    /// Where it is: one URL, several (of nodes of the same Cluster) for Redis Cluster, none for no Redis. May be written `urls`.
+    #[serde(alias = "urls")]
     pub url: Urls,
+    /// For `rediss`: a file in PEM with the authorities to trust, instead of the usual public ones.
+    pub ca_file: Option<PathBuf>,
     /// What every key begins with; 1 to 64 bytes without blanks, braces and the signs of patterns.
     pub key_prefix: String,
     /// The longest a call may take; at most 60 s.
@@ -133,7 +136,7 @@ impl RedisSettings {
 
 impl Default for RedisSettings {
     fn default() -> Self {
-        Self { url: Urls::default(), key_prefix: "aurum".into(), timeout: Duration::from_millis(50) }
+        Self { url: Urls::default(), ca_file: None, key_prefix: "aurum".into(), timeout: Duration::from_millis(50) }
     }
 }
 
@@ -354,6 +357,8 @@ impl CacheConfig {
         let prefix = &self.redis.key_prefix;
         let is_prefix = (1..=64).contains(&prefix.len()) && !prefix.contains(is_sign);
         demand(is_prefix, at("redis.key_prefix"), "must be 1 to 64 bytes without blanks and {}*?[]\\")?;
+        let is_path = self.redis.ca_file.as_ref().is_none_or(|path| !path.as_os_str().is_empty());
+        demand(is_path, at("redis.ca_file"), "is empty; name a file, or leave it out")?;
         for url in self.redis.urls() {
             let is_redis = url.expose().starts_with("redis") && url.expose().contains("://");
             demand(is_redis, at("redis.url"), "is no Redis URL; write redis://host:port or rediss://host:port")?;

@@ -17,7 +17,7 @@ const FILE_VARIABLE: &str = "AURUM_CACHE_CONFIG";
 /// The file where the variable names none.
 const DEFAULT_FILE: &str = "aurum-cache.toml";
 /// Settings that are text even if they look like a number.
-const TEXTS: [&str; 4] = ["node", "disk.path", "redis.url", "redis.key_prefix"];
+const TEXTS: [&str; 6] = ["node", "disk.path", "redis.url", "redis.urls", "redis.ca_file", "redis.key_prefix"];
 
 /// A text of settings and where it is from.
 struct Source {

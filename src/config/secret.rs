@@ -77,6 +77,11 @@ impl Serialize for SecretUrl {
 pub struct Urls(Vec<SecretUrl>);
 
 impl Urls {
+    /// Those of a text, divided by commas.
+    pub(crate) fn divided(text: &str) -> Self {
+        Self(divided(text).map(SecretUrl::from).collect())
+    }
+
     pub(crate) fn as_slice(&self) -> &[SecretUrl] {
         &self.0
     }
@@ -99,7 +104,7 @@ impl<'de> Deserialize<'de> for Urls {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Urls, E> {
-                Ok(Urls(divided(text).map(SecretUrl::from).collect()))
+                Ok(Urls::divided(text))
             }
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Urls, A::Error> {

@@ -51,7 +51,8 @@ impl Engine {
     pub(crate) async fn start(self: &Arc<Self>, strict: bool) -> Result<(), Error> {
         self.read_ledger().await;
         self.read_repairs().await;
-        self.catch_up(strict).await?;
+        // Boxed: what it awaits goes down to the connections, and a caller's future need not be as deep.
+        Box::pin(self.catch_up(strict)).await?;
         let weak = Arc::downgrade(self);
         let keys = self.read_hot_list().await;
         self.refill_left.store(keys.len() as u64, Ordering::Relaxed);

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::tier::remote::link::{Answer, Batch, Fault, Link};
+use crate::tier::remote::link::{Answer, Batch, Fault, Fences, Link, unfit};
 use crate::tier::remote::message::Message;
 use crate::tier::remote::repair::Ticket;
 use crate::tier::remote::shared::{Core, Job, Next};
@@ -22,7 +22,7 @@ const TIMEOUTS: u32 = 3;
 
 /// The task. Ends when the core is closed and the queue is empty, or the server is away.
 pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
-    let mut line = Line { core: core.clone(), link: None, fence: None, timeouts: 0 };
+    let mut line = Line { core: core.clone(), link: None, fences: Fences::new(), timeouts: 0 };
     loop {
         if line.link.is_none() {
             let (wait, is_closed) = core.next_attempt();
@@ -55,8 +55,8 @@ pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
 struct Line {
     core: Arc<Core>,
     link: Option<Link>,
-    /// Client id of the last link that was dropped.
-    fence: Option<i64>,
+    /// Of the last link.
+    fences: Fences,
     /// Timeouts in a row.
     timeouts: u32,
 }
@@ -64,9 +64,10 @@ struct Line {
 impl Line {
     async fn connect(&mut self) -> bool {
         let within = self.core.timeout.max(Duration::from_millis(100));
-        match self.core.endpoint.connect(within, self.fence).await {
+        match self.core.endpoint.connect(within, &self.fences).await {
             Ok(link) => {
-                self.fence = link.id();
+                self.fences = link.fences();
+                self.core.ailing(link.ailing());
                 self.link = Some(link);
                 self.timeouts = 0;
                 self.core.connected(true);
@@ -81,18 +82,23 @@ impl Line {
     }
 
     fn hang_up(&mut self) {
-        self.link = None;
+        if let Some(link) = self.link.take() {
+            self.fences = link.fences();
+        }
         self.core.connected(false);
     }
 
-    /// One exchange, with what follows for the link. Scripts that the server forgot are loaded again.
+    /// One exchange, with what follows for the link.
     async fn exchange(&mut self, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
         let Some(link) = &mut self.link else { return Err(Fault::Broken("is not connected".to_owned())) };
         let result = self.core.endpoint.run(link, batch, within).await;
+        self.core.ailing(link.ailing());
         match &result {
             Ok(answers) => {
                 self.timeouts = 0;
-                match answers.iter().find_map(unfit) {
+                // The link to a Cluster deals with each of its servers by itself.
+                let fault = if self.core.endpoint.is_cluster() { None } else { answers.iter().find_map(unfit) };
+                match fault {
                     Some(fault) => {
                         self.core.failed(&fault);
                         self.hang_up();
@@ -128,8 +134,9 @@ impl Line {
             let within = self.core.allowance(batch.bytes() + comes_back);
             match self.exchange(&batch, within).await {
                 Ok(answers) => {
-                    // The server forgot the scripts: from the first job that met this on, all is done again, in order.
-                    let forgot = answers.iter().position(|answer| answer.is_refused_with("NOSCRIPT"));
+                    // The server forgot the scripts, or a Cluster changed: from the first job that met this on, all is done again, in order.
+                    let again = |answer: &Answer| self.link.as_ref().is_some_and(|link| link.is_worth_another_try(answer));
+                    let forgot = answers.iter().position(again);
                     let good = match forgot {
                         Some(at) if !second_try => ends.iter().take_while(|end| **end <= at).count(),
                         _ => jobs.len(),
@@ -140,7 +147,7 @@ impl Line {
                     second_try = true;
                     if !jobs.is_empty()
                         && let Some(link) = &mut self.link
-                        && let Err(fault) = self.core.endpoint.load_scripts(link, self.core.timeout).await
+                        && let Err(fault) = self.core.endpoint.recover(link, self.core.timeout).await
                     {
                         self.core.failed(&fault);
                         self.hang_up();
@@ -160,11 +167,12 @@ impl Line {
 
     async fn repair(&mut self, due: Vec<(Ticket, Message)>, sweep: &impl Fn(Ticket, Message)) {
         let mut batch = Batch::default();
-        let mut tickets = Vec::with_capacity(due.len());
+        let (mut tickets, mut ends) = (Vec::with_capacity(due.len()), Vec::with_capacity(due.len()));
         for (ticket, message) in due {
             if message.key().is_some() {
                 self.core.encode(&Work::Remove(message), &mut batch);
                 tickets.push(ticket);
+                ends.push(batch.len());
             } else {
                 sweep(ticket, message);
             }
@@ -175,24 +183,15 @@ impl Line {
         let within = self.core.allowance(batch.bytes());
         let answers = self.exchange(&batch, within).await.unwrap_or_default();
         let forgot = answers.iter().any(|answer| answer.is_refused_with("NOSCRIPT"));
-        let done = |at: usize| matches!(answers.get(at), Some(Answer::Int(_)));
-        self.core.repaired(tickets.into_iter().enumerate().map(|(at, ticket)| (ticket, done(at))));
+        let mut start = 0;
+        let mut is_done = |end: usize| {
+            let mine = answers.get(std::mem::replace(&mut start, end)..end).unwrap_or_default();
+            matches!(mine.first(), Some(Answer::Int(_))) && !mine.iter().any(|answer| matches!(answer, Answer::Refused(..)))
+        };
+        self.core.repaired(tickets.into_iter().zip(ends).map(|(ticket, end)| (ticket, is_done(end))));
         if forgot {
             // A new link loads the scripts.
             self.hang_up();
         }
-    }
-}
-
-/// Does this answer say that the server as a whole is of no use now?
-fn unfit(answer: &Answer) -> Option<Fault> {
-    match answer {
-        Answer::Refused(code, text)
-            if matches!(code.as_str(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "CLUSTERDOWN" | "MOVED" | "ASK") =>
-        {
-            Some(Fault::Broken(format!("refuses: {code} {text}")))
-        }
-        Answer::List(list) => list.iter().find_map(unfit),
-        _ => None,
     }
 }

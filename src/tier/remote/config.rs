@@ -14,7 +14,7 @@ const MAX_PREFIX_BYTES: usize = 128;
 /// Settings of the tier.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteConfig {
-    /// One server. Several would be a Cluster, which is refused.
+    /// One server, or several nodes of one Cluster.
     pub(crate) urls: Vec<RedisUrl>,
     /// What every key of ours begins with.
     pub(crate) key_prefix: String,
@@ -22,23 +22,32 @@ pub(crate) struct RemoteConfig {
     pub(crate) timeout: Duration,
     /// The largest payload that is read or written, in bytes.
     pub(crate) max_value: u64,
+    /// Whom to trust with `rediss`: certificates in PEM. Without it the usual authorities.
+    pub(crate) ca: Option<Vec<u8>>,
 }
 
 impl RemoteConfig {
-    /// The one URL there must be.
+    /// The URLs, at least one.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) on settings that cannot work.
-    pub(super) fn check(&self) -> Result<&RedisUrl, Error> {
-        let url = match self.urls.as_slice() {
-            [url] => url,
-            [] => return Err(Error::config("redis.url", "names no server; give one redis:// or rediss:// URL")),
-            _ => {
-                let advice = "names several servers, but Redis Cluster is not supported; give the URL of one server";
-                return Err(Error::config("redis.url", advice));
-            }
+    pub(super) fn check(&self) -> Result<&[RedisUrl], Error> {
+        let Some((first, others)) = self.urls.split_first() else {
+            return Err(Error::config("redis.url", "names no server; give one redis:// or rediss:// URL"));
         };
+        // Other nodes of a Cluster tell their address and nothing else.
+        if !others.iter().all(|url| url.user_info == first.user_info && url.is_tls == first.is_tls) {
+            let advice = "names nodes of a Cluster that differ in scheme, user or password; give them the same";
+            return Err(Error::config("redis.url", advice));
+        }
+        if !others.is_empty() && self.urls.iter().any(|url| !matches!(url.database.as_str(), "" | "0")) {
+            return Err(Error::config("redis.url", "names a database of a Cluster, which has only one; leave the number out"));
+        }
+        if self.ca.is_some() && !first.is_tls {
+            let advice = "says whom to trust, but redis.url is not encrypted; write rediss://, or leave the file out";
+            return Err(Error::config("redis.ca_file", advice));
+        }
         let prefix = &self.key_prefix;
         if prefix.is_empty()
             || prefix.len() > MAX_PREFIX_BYTES
@@ -50,7 +59,7 @@ impl RemoteConfig {
         if self.timeout.is_zero() {
             return Err(Error::config("redis.timeout", "is zero; 50ms is a good start"));
         }
-        Ok(url)
+        Ok(&self.urls)
     }
 }
 
@@ -59,6 +68,10 @@ impl RemoteConfig {
 pub(crate) struct RedisUrl {
     /// With the password.
     full: String,
+    /// What stands before the `@`, password included.
+    user_info: String,
+    /// The number after the host, or nothing.
+    database: String,
     /// The part between `:` and `@`, still percent-encoded; empty where there is none.
     password: String,
     /// Without it.
@@ -124,7 +137,8 @@ impl RedisUrl {
             shown.push('/');
             shown.push_str(path);
         }
-        Ok(Self { full: text.to_owned(), password: password.to_owned(), shown, is_tls })
+        let (user_info, database) = (user_info.unwrap_or("").to_owned(), path.to_owned());
+        Ok(Self { full: text.to_owned(), user_info, database, password: password.to_owned(), shown, is_tls })
     }
 
     /// The whole URL, for the link alone.
@@ -138,7 +152,6 @@ impl RedisUrl {
     }
 
     /// Is the connection encrypted?
-    #[cfg_attr(not(feature = "tls"), allow(dead_code))] // asked only where there is TLS
     pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
     }
@@ -205,11 +218,17 @@ mod tests {
             key_prefix: "aurum".into(),
             timeout: Duration::from_millis(50),
             max_value: 1 << 20,
+            ca: None,
         };
         good.check().unwrap();
         let subject = |config: RemoteConfig| config.check().unwrap_err().subject().to_owned();
         assert_eq!(subject(RemoteConfig { urls: vec![], ..good.clone() }), "redis.url");
-        assert_eq!(subject(RemoteConfig { urls: vec![url.clone(), url], ..good.clone() }), "redis.url");
+        let cluster = |second: &str| RemoteConfig { urls: vec![url.clone(), RedisUrl::parse(second).unwrap()], ..good.clone() };
+        assert_eq!(cluster("redis://i:7000/0").check().unwrap().len(), 2);
+        for other in ["redis://:password@i", "redis://user@i", "redis://i/1"] {
+            assert_eq!(subject(cluster(other)), "redis.url");
+        }
+        assert_eq!(subject(RemoteConfig { ca: Some(Vec::new()), ..good.clone() }), "redis.ca_file");
         assert_eq!(subject(RemoteConfig { key_prefix: "a{b}".into(), ..good.clone() }), "redis.key_prefix");
         assert_eq!(subject(RemoteConfig { key_prefix: String::new(), ..good.clone() }), "redis.key_prefix");
         assert_eq!(subject(RemoteConfig { timeout: Duration::ZERO, ..good }), "redis.timeout");

@@ -3,13 +3,13 @@
 //! ```text
 //! prefix:v1:{namespace:slot}:key     an entry: header and payload
 //! prefix:v1:{namespace:slot}         the slot's mark: moves with every write and invalidation of a key in it
-//! prefix:log                         the stream of changes
-//! prefix:log:epoch                   a hash: `id`, the log's incarnation; `n:NAMESPACE` and `*`, marks of wide invalidations
+//! prefix:{prefix:log}                the stream of changes
+//! prefix:{prefix:log}:epoch          a hash: `id`, the log's incarnation; `n:NAMESPACE` and `*`, marks of wide invalidations
 //! ```
 //!
 //! `slot` is a stable hash of the key, three hexadecimal digits, `000` to `3ff`. It has always three, so that a pattern's
 //! `???` cannot reach over it into a key that holds `}:` itself. The braces are a Cluster's hash tag: an entry and its
-//! slot's mark are on one server.
+//! slot's mark are on one server, and so are the log and its marks.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,7 +27,8 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(prefix: &str) -> Self {
-        Self { entries: format!("{prefix}:v1:{{"), log: format!("{prefix}:log"), epoch: format!("{prefix}:log:epoch") }
+        let log = format!("{prefix}:{{{prefix}:log}}");
+        Self { entries: format!("{prefix}:v1:{{"), epoch: format!("{log}:epoch"), log }
     }
 
     /// The mark of the slot that `text` is in.
@@ -57,6 +58,18 @@ impl Layout {
     pub(super) fn matching(&self, namespace: Option<&str>, pattern: Option<&str>) -> String {
         let namespace = namespace.unwrap_or("*");
         format!("{}{namespace}:???}}:{}", escape(&self.entries), pattern.unwrap_or("*"))
+    }
+
+    /// The glob that finds the marks of the slots of a namespace (of all).
+    pub(super) fn marks(&self, namespace: Option<&str>) -> String {
+        format!("{}{}:???}}", escape(&self.entries), namespace.unwrap_or("*"))
+    }
+
+    /// Is this the name of a slot's mark?
+    pub(super) fn is_mark(&self, name: &[u8]) -> bool {
+        let rest = std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix(&self.entries)?.strip_suffix('}'));
+        rest.and_then(|rest| rest.split_once(':'))
+            .is_some_and(|(_, slot)| slot.len() == 3 && u64::from_str_radix(slot, 16).is_ok())
     }
 
     /// Namespace and key of an entry's name; `None` if it is not one of ours.
@@ -93,8 +106,8 @@ mod tests {
         let layout = Layout::new("aurum");
         assert_eq!(layout.entry("curves", "pjm:2026-11"), format!("{}:pjm:2026-11", layout.slot("curves", "pjm:2026-11")));
         assert_eq!(layout.slot("curves", "a"), "aurum:v1:{curves:21f}");
-        assert_eq!(layout.log(), "aurum:log");
-        assert_eq!(layout.epoch(), "aurum:log:epoch");
+        assert_eq!(layout.log(), "aurum:{aurum:log}");
+        assert_eq!(layout.epoch(), "aurum:{aurum:log}:epoch");
     }
 
     #[test]
@@ -112,5 +125,15 @@ mod tests {
     fn a_prefix_is_literal_in_a_glob() {
         assert_eq!(Layout::new("a*[b").matching(Some("curves"), Some("pjm:*")), "a\\*\\[b:v1:{curves:???}:pjm:*");
         assert_eq!(Layout::new("a").matching(None, None), "a:v1:{*:???}:*");
+        assert_eq!(Layout::new("a").marks(Some("curves")), "a:v1:{curves:???}");
+    }
+
+    #[test]
+    fn a_mark_is_told_from_an_entry() {
+        let layout = Layout::new("aurum");
+        assert!(layout.is_mark(layout.slot("curves", "a").as_bytes()));
+        for other in [layout.entry("curves", "a"), layout.entry("curves", "a:000}"), layout.log().into(), layout.epoch().into()] {
+            assert!(!layout.is_mark(other.as_bytes()), "{other}");
+        }
     }
 }

@@ -14,11 +14,16 @@ use crate::tier::remote::link::Answer;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
     pub(super) slot: Vec<u8>,
-    /// `incarnation/namespace/everything`, as the fill script puts them together.
+    /// `incarnation/namespace/everything`, as the fill script puts them together; empty in a Cluster.
     pub(super) wide: Vec<u8>,
 }
 
 impl Lease {
+    /// From the answer to `GET slot` in a Cluster, where a wide invalidation deletes the marks of the slots it covers.
+    pub(super) fn of_slot(slot: &Answer) -> Option<Self> {
+        Some(Self { slot: slot.bytes()?.to_vec(), wide: Vec::new() })
+    }
+
     /// From the answers to `GET slot` and `HMGET epoch id n:NAMESPACE *`. `None` if there is no mark that could move.
     pub(super) fn from(slot: &Answer, wide: &Answer) -> Option<Self> {
         let slot = slot.bytes()?.to_vec();

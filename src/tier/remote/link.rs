@@ -1,92 +1,28 @@
-//! One connection to the server; the only file that says `redis`.
+//! Connections to the server; this file and its folder are the only ones that say `redis`.
 //!
-//! A [`Link`] is made, used and thrown away: it never repairs itself. The crate's own `ConnectionManager` is not used, because
-//! while it reconnects every caller waits on it outside of any deadline, and because it keeps a connection that only times out for ever.
-//! Here each exchange is one pipeline with a deadline of its own, and whoever owns the link drops it when it misbehaves.
+//! * [`endpoint`] makes a connection, [`cluster`] is what is used of a Cluster: one to each primary, [`script`] is what the server runs.
+//!
+//! A [`Link`] is made, used and thrown away: it never repairs itself (but for the single primaries of a Cluster). The crate's own
+//! `ConnectionManager` and `ClusterConnection` are not used: while they reconnect or retry, every caller waits for them outside of any
+//! deadline; the one keeps a connection that only times out for ever, the other takes pipelines of one slot only.
+//! Here each exchange is one pipeline a server with a deadline of its own, and whoever owns the link drops it when it misbehaves.
 //!
 //! **Fences.** When a link is dropped with requests unanswered, a paused server may still carry them out later, after what
 //! the next link sent. So a new link first kills the old one at the server, by its client id and random name.
-//!
-//! **Scripts** are loaded when a link is made and called by their digest.
 
-use std::sync::LazyLock;
-use std::time::Duration;
+mod cluster;
+mod endpoint;
+mod script;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, IntoConnectionInfo, Value};
+use redis::Value;
 
-use crate::error::{Error, ErrorKind};
+use cluster::Cluster;
+pub(super) use endpoint::Endpoint;
+use endpoint::Wire;
+pub(super) use script::Script;
+
 use crate::tier::remote::config::RedisUrl;
-
-/// What the server runs in one piece.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Script {
-    /// KEYS entry, slot, log; ARGV value, life ms, slot life ms, instance, message. Stores, moves the slot's mark, tells the log.
-    Set,
-    /// KEYS entry, slot, epoch; ARGV value, life ms, slot mark, field, wide marks. Stores if no mark has moved. 1 if it did.
-    Fill,
-    /// KEYS entry, slot, log; ARGV slot life ms, instance, message. Deletes, moves the mark, tells the log. 1 if there was one.
-    Remove,
-    /// KEYS log, epoch; ARGV field, instance, message. Moves a wide mark and tells the log.
-    Mark,
-    /// KEYS entry; ARGV first bytes as read, or "" for a value that is no string. Deletes what is still the same.
-    Scrub,
-    /// KEYS log, epoch; ARGV a random id. Gives the log a new incarnation if it has none or its records are gone.
-    Birth,
-}
-
-const SCRIPTS: [(Script, &str); 6] = [
-    (
-        Script::Set,
-        "local id = redis.call('XADD', KEYS[3], 'MAXLEN', '~', 100000, '*', 'b', ARGV[4], 'm', ARGV[5])
-redis.call('SET', KEYS[2], id, 'PX', ARGV[3])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1",
-    ),
-    (
-        Script::Fill,
-        "if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
-local m = redis.call('HMGET', KEYS[3], 'id', ARGV[4], '*')
-if not m[1] or m[1] .. '/' .. (m[2] or '') .. '/' .. (m[3] or '') ~= ARGV[5] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1",
-    ),
-    (
-        Script::Remove,
-        "local n = redis.call('UNLINK', KEYS[1])
-local id = redis.call('XADD', KEYS[3], 'MAXLEN', '~', 100000, '*', 'b', ARGV[2], 'm', ARGV[3])
-redis.call('SET', KEYS[2], id, 'PX', ARGV[1])
-return n",
-    ),
-    (
-        Script::Mark,
-        "local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', 100000, '*', 'b', ARGV[2], 'm', ARGV[3])
-redis.call('HSET', KEYS[2], ARGV[1], id)
-return 1",
-    ),
-    (
-        Script::Scrub,
-        "local string = redis.call('TYPE', KEYS[1]).ok == 'string'
-if ARGV[1] == '' then
-  if string then return 0 end
-elseif not string or redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
-  return 0
-end
-return redis.call('UNLINK', KEYS[1])",
-    ),
-    (
-        Script::Birth,
-        "if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HEXISTS', KEYS[2], 'id') == 1 then return 0 end
-redis.call('HSET', KEYS[2], 'id', ARGV[1])
-redis.call('XADD', KEYS[1], '*', 'b', '', 'm', '')
-return 1",
-    ),
-];
-
-/// The scripts' digests, in the order of [`SCRIPTS`].
-static DIGESTS: LazyLock<Vec<String>> =
-    LazyLock::new(|| SCRIPTS.iter().map(|(_, text)| redis::Script::new(text).get_hash().to_owned()).collect());
+use script::DIGESTS;
 
 /// What the server said to one command.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,6 +91,8 @@ impl Fault {
 #[derive(Default)]
 pub(super) struct Batch {
     pipe: redis::Pipeline,
+    /// Which of them go out only when all others were answered, where they may be on other servers.
+    late: Vec<usize>,
     /// Commands in it.
     len: usize,
     /// About how large it is, in bytes.
@@ -171,6 +109,8 @@ impl Batch {
         self.bytes
     }
 
+    /// In a Cluster a command goes where its first key is; one without a key goes to all primaries, and the list of their answers is
+    /// its answer.
     pub(super) fn add(&mut self, name: &str, args: &[&[u8]]) {
         let mut command = redis::cmd(name);
         for arg in args {
@@ -179,6 +119,12 @@ impl Batch {
         }
         self.pipe.add_command(command);
         self.len += 1;
+    }
+
+    /// As [`add`](Self::add), for a command that must not be carried out before the others, wherever they are.
+    pub(super) fn then(&mut self, name: &str, args: &[&[u8]]) {
+        self.late.push(self.len);
+        self.add(name, args);
     }
 
     /// Calls a script.
@@ -190,139 +136,93 @@ impl Batch {
         self.add("EVALSHA", &all);
     }
 
-    /// Makes the server run it in one piece. [`Link::run`] then gives one answer, the list of the answers.
+    /// Makes the server run it in one piece; of a single server only. [`Endpoint::run`] then gives one answer, the list of the answers.
     pub(super) fn atomic(&mut self) {
         self.pipe.atomic();
     }
 }
 
-/// Where to connect.
-pub(super) struct Endpoint {
-    client: redis::Client,
-    url: RedisUrl,
-    /// How this tier's connections are named at the server.
-    name: String,
-}
+/// The connections of an earlier link, by server: its address and the client id there.
+pub(super) type Fences = Vec<(String, i64)>;
 
-impl Endpoint {
-    /// Checks the URL once more, with the crate's own eyes.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`], without the password.
-    pub(super) fn new(url: &RedisUrl) -> Result<Self, Error> {
-        #[cfg(feature = "tls")]
-        if url.is_tls() {
-            // Fails if the host installed a provider of its own, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let refuse = |error: redis::RedisError| {
-            let advice = format!("is refused: {}", redacted(&error.to_string(), url));
-            Error::new(ErrorKind::Config, "redis.url", advice)
-        };
-        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1));
-        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-        #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(Duration::from_secs(4));
-        let info = url.secret().into_connection_info().map_err(refuse)?.set_tcp_settings(tcp);
-        let client = redis::Client::open(info).map_err(refuse)?;
-        Ok(Self { client, url: url.clone(), name: format!("aurum-{:016x}", fastrand::u64(..)) })
-    }
-
-    /// A new connection with the scripts loaded, within `within`. `fence` is the one it replaces.
-    pub(super) async fn connect(&self, within: Duration, fence: Option<i64>) -> Result<Link, Fault> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(within)).set_response_timeout(None);
-        let making = self.client.get_multiplexed_async_connection_with_config(&config);
-        let connection = match tokio::time::timeout(within, making).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) if error.is_timeout() => return Err(Fault::TimedOut),
-            Ok(Err(error)) => return Err(Fault::Broken(self.text_of(&error))),
-            Err(_) => return Err(Fault::TimedOut),
-        };
-        let mut link = Link { connection, id: None };
-        let mut hello = Batch::default();
-        hello.add("CLIENT", &[b"SETNAME", self.name.as_bytes()]);
-        hello.add("CLIENT", &[b"ID"]);
-        if let Some(old) = fence {
-            hello.add("CLIENT", &[b"LIST", b"ID", old.to_string().as_bytes()]);
-        }
-        let answers = self.run(&mut link, &hello, within).await?;
-        if let Some(Answer::Int(id)) = answers.get(1) {
-            link.id = Some(*id);
-        }
-        // The id may be another's on another server: only a connection with our own random name is ours.
-        let ours = |list: &[u8]| String::from_utf8_lossy(list).contains(&format!("name={} ", self.name));
-        if let (Some(old), Some(Answer::Bytes(list))) = (fence, answers.get(2))
-            && ours(list)
-        {
-            let mut kill = Batch::default();
-            kill.add("CLIENT", &[b"KILL", b"ID", old.to_string().as_bytes()]);
-            self.run(&mut link, &kill, within).await?;
-        }
-        self.load_scripts(&mut link, within).await?;
-        Ok(link)
-    }
-
-    /// Makes the server know the scripts (again).
-    pub(super) async fn load_scripts(&self, link: &mut Link, within: Duration) -> Result<(), Fault> {
-        let mut load = Batch::default();
-        for (_, text) in SCRIPTS {
-            load.add("SCRIPT", &[b"LOAD", text.as_bytes()]);
-        }
-        for answer in self.run(link, &load, within).await? {
-            if let Answer::Refused(code, text) = answer {
-                return Err(Fault::Broken(format!("refuses our scripts: {}", redacted(&format!("{code} {text}"), &self.url))));
-            }
-        }
-        Ok(())
-    }
-
-    /// One round trip: sends the commands, waits for all answers.
-    pub(super) async fn run(&self, link: &mut Link, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
-        if batch.len == 0 {
-            return Ok(Vec::new());
-        }
-        let (offset, count) = if batch.pipe.is_transaction() { (batch.len + 1, 1) } else { (0, batch.len) };
-        match tokio::time::timeout(within, link.connection.req_packed_commands(&batch.pipe, offset, count)).await {
-            Ok(Ok(values)) if values.len() == count => Ok(values.into_iter().map(Answer::from).collect()),
-            Ok(Ok(_)) => Err(Fault::Broken("answers something else than it was asked".to_owned())),
-            Ok(Err(error)) if error.is_timeout() => Err(Fault::TimedOut),
-            Ok(Err(error)) => Err(Fault::Broken(self.text_of(&error))),
-            Err(_) => Err(Fault::TimedOut),
-        }
-    }
-
-    fn text_of(&self, error: &redis::RedisError) -> String {
-        redacted(&error.to_string(), &self.url)
-    }
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "redis {}", self.url)
-    }
-}
-
-/// A connection. Dropping it closes it.
-pub(super) struct Link {
-    connection: MultiplexedConnection,
-    /// Its client id at the server, for the fence.
-    id: Option<i64>,
+/// A connection, or one to each primary of a Cluster. Dropping it closes it.
+pub(super) enum Link {
+    One(Wire),
+    Cluster(Box<Cluster>),
 }
 
 impl Link {
-    pub(super) fn id(&self) -> Option<i64> {
-        self.id
+    /// What the next link has to fence off.
+    pub(super) fn fences(&self) -> Fences {
+        match self {
+            Self::One(wire) => wire.id.map(|id| (String::new(), id)).into_iter().collect(),
+            Self::Cluster(cluster) => cluster.fences(),
+        }
+    }
+
+    /// Servers that hold a part of the data each.
+    pub(super) fn primaries(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Cluster(cluster) => cluster.primaries(),
+        }
+    }
+
+    /// Which of the primaries of a Cluster are away, and why.
+    pub(super) fn ailing(&self) -> Option<String> {
+        match self {
+            Self::One(_) => None,
+            Self::Cluster(cluster) => cluster.ailing(),
+        }
+    }
+
+    /// Would this answer be another one after [`Endpoint::recover`]?
+    pub(super) fn is_worth_another_try(&self, answer: &Answer) -> bool {
+        answer.is_refused_with("NOSCRIPT")
+            || matches!(self, Self::Cluster(_)) && ["MOVED", cluster::BROKE].iter().any(|code| answer.is_refused_with(code))
     }
 }
 
 /// A foreign text without our password.
-fn redacted(text: &str, url: &RedisUrl) -> String {
+fn redacted(text: &str, urls: &[RedisUrl]) -> String {
     let mut text: String = text.chars().take(200).collect();
-    if !url.password().is_empty() {
+    for url in urls.iter().filter(|url| !url.password().is_empty()) {
         text = text.replace(url.password(), "***");
     }
     text
+}
+
+/// All of them at once.
+async fn all<T>(futures: Vec<impl Future<Output = T> + Send>) -> Vec<T> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut is_done = true;
+        for (future, result) in running.iter_mut().filter(|(_, result)| result.is_none()) {
+            match future.as_mut().poll(context) {
+                std::task::Poll::Ready(value) => *result = Some(value),
+                std::task::Poll::Pending => is_done = false,
+            }
+        }
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, result)| result).collect()
+}
+
+/// Does this answer say that the server as a whole is of no use now?
+pub(super) fn unfit(answer: &Answer) -> Option<Fault> {
+    match answer {
+        Answer::Refused(code, _) if code == "MOVED" || code == "ASK" => {
+            Some(Fault::Broken("is part of a Redis Cluster; name several of its nodes in redis.url".to_owned()))
+        }
+        Answer::Refused(code, text)
+            if matches!(code.as_str(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "CLUSTERDOWN" | "NOREPLICAS") =>
+        {
+            Some(Fault::Broken(format!("refuses: {code} {text}")))
+        }
+        Answer::List(list) => list.iter().find_map(unfit),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -330,15 +230,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_script_stands_at_its_place() {
-        for (at, (script, _)) in SCRIPTS.into_iter().enumerate() {
-            assert_eq!(script as usize, at, "{script:?}");
-        }
-    }
-
-    #[test]
     fn a_foreign_text_loses_our_password() {
-        let url = RedisUrl::parse("redis://:s3cr3t@h").unwrap();
-        assert_eq!(redacted("WRONGPASS s3cr3t is not it", &url), "WRONGPASS *** is not it");
+        let urls = [RedisUrl::parse("redis://h").unwrap(), RedisUrl::parse("redis://:s3cr3t@h").unwrap()];
+        assert_eq!(redacted("WRONGPASS s3cr3t is not it", &urls), "WRONGPASS *** is not it");
     }
 }

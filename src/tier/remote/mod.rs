@@ -117,7 +117,7 @@ mod present {
         ///
         /// [`ErrorKind::Config`] on settings that cannot work.
         pub(crate) fn open(config: RemoteConfig, node: String, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
-            let endpoint = Endpoint::new(config.check()?)?;
+            let endpoint = Endpoint::new(config.check()?, config.ca.as_deref())?;
             let layout = Layout::new(&config.key_prefix);
             let core = Arc::new(Core::new(endpoint, layout, clock, config.timeout, config.max_value, node));
             let (for_sweeps, with) = (core.clone(), hasher.clone());
@@ -143,7 +143,8 @@ mod present {
                 let jobs: Vec<_> = keys.chunks(KEYS_A_JOB).map(|keys| (keys, self.ask(keys))).collect();
                 for (keys, job) in jobs {
                     let answers = received(job.await)?;
-                    for (key, answers) in keys.iter().zip(answers.chunks(3)) {
+                    let each = if self.core.endpoint.is_cluster() { 2 } else { 3 };
+                    for (key, answers) in keys.iter().zip(answers.chunks(each)) {
                         found.push(self.judge(key, answers, stamp));
                     }
                 }
@@ -169,10 +170,13 @@ mod present {
             self.core.submit(Work::Read(places))
         }
 
-        /// What three answers say of a key.
+        /// What the answers say of a key.
         fn judge(&self, key: &Key<'_>, answers: &[Answer], stamp: u64) -> (Lookup, Option<Lease>) {
-            let [slot, wide, value] = answers else { return (Lookup::Down(self.core.late()), None) };
-            let lease = Lease::from(slot, wide);
+            let (lease, value) = match answers {
+                [slot, wide, value] => (Lease::from(slot, wide), value),
+                [slot, value] => (Lease::of_slot(slot), value),
+                _ => return (Lookup::Down(self.core.late()), None),
+            };
             // Asked after the answer is here: a write that failed before this read was answered is known by now.
             match self.core.covers(key.namespace(), key.text) {
                 Some(Stage::Waiting) => {
@@ -222,6 +226,7 @@ mod present {
             let job = self.core.submit(Work::Lease(self.core.place(key.namespace(), key.text)));
             match received(job.await).ok()?.as_slice() {
                 [_, _, slot, wide] => Lease::from(slot, wide),
+                [_, slot] => Lease::of_slot(slot),
                 _ => None,
             }
         }
@@ -338,7 +343,7 @@ mod present {
         pub(crate) async fn memory(&self) -> Option<u64> {
             let job = self.core.submit(Work::Memory);
             if let Ok(Ok(Ok(answers))) = tokio::time::timeout(self.core.timeout, job).await
-                && let Some(used) = answers.first().and_then(Answer::bytes).and_then(used_memory)
+                && let Some(used) = answers.first().and_then(used_memory)
             {
                 self.core.memory.store(used, Ordering::Relaxed);
             }
@@ -393,7 +398,9 @@ mod present {
         reply.unwrap_or_else(|_| Err(Error::closed()))
     }
 
-    fn used_memory(info: &[u8]) -> Option<u64> {
+    /// Of a server, or of all that answered together.
+    fn used_memory(answer: &Answer) -> Option<u64> {
+        let Answer::Bytes(info) = answer else { return answer.list().iter().filter_map(used_memory).reduce(|a, b| a + b) };
         let info = std::str::from_utf8(info).ok()?;
         info.lines().find_map(|line| line.strip_prefix("used_memory:"))?.trim().parse().ok()
     }

@@ -4,6 +4,7 @@
 //! fails when the breaker opens.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ pub(super) struct Job {
 
 /// What callers and the task share. Short locks only.
 pub(super) struct Core {
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: Arc<Endpoint>,
     pub(super) layout: Layout,
     pub(super) clock: Clock,
     pub(super) timeout: Duration,
@@ -79,6 +80,8 @@ struct State {
     reason: String,
     /// The last refusal of a write, until one works.
     refusal: Option<String>,
+    /// Which primaries of a Cluster are away, and why.
+    ailing: Option<String>,
     /// Running mean of the bytes a key read brings.
     mean_read: usize,
 }
@@ -86,7 +89,7 @@ struct State {
 impl Core {
     pub(super) fn new(endpoint: Endpoint, layout: Layout, clock: Clock, timeout: Duration, max_value: u64, node: String) -> Self {
         Self {
-            endpoint,
+            endpoint: Arc::new(endpoint),
             layout,
             clock,
             timeout,
@@ -105,6 +108,7 @@ impl Core {
                 is_closed: false,
                 reason: "has not answered yet".to_owned(),
                 refusal: None,
+                ailing: None,
                 mean_read: 1024,
             }),
             wake: Notify::new(),
@@ -236,6 +240,8 @@ impl Core {
             (Down, Some(state.reason.clone()))
         } else if !state.is_connected {
             (Degraded, Some(state.reason.clone()))
+        } else if let Some(ailing) = &state.ailing {
+            (Degraded, Some(ailing.clone()))
         } else if let Some(refusal) = &state.refusal {
             (Degraded, Some(refusal.clone()))
         } else if state.repairs.len() > 0 {
@@ -300,6 +306,11 @@ impl Core {
         if is_connected {
             state.repair_pause = None;
         }
+    }
+
+    /// Which primaries of a Cluster are away, if any.
+    pub(super) fn ailing(&self, ailing: Option<String>) {
+        self.state.lock().ailing = ailing;
     }
 
     /// How long until the next attempt to connect, and whether the tier is closed.

@@ -1,7 +1,8 @@
 //! Deletion by pattern: tell, sweep, tell again.
 //!
 //! First the message goes to the log and the wide mark moves, so that no fill of an older read lands any more. Then `SCAN` and `UNLINK`
-//! walk the prefix on a connection of their own, in steps that the server does not feel; never `KEYS`. If anything was
+//! walk the prefix on a connection of their own, in steps that the server does not feel; never `KEYS`. In a Cluster they walk all
+//! primaries, and there, instead of the wide mark, the marks of the slots are deleted, which voids every lease. If anything was
 //! deleted, the message goes out again: another node may have read an old value after the first and before the sweep was there.
 //!
 //! The repair list has the sweep from its beginning to its end. If it fails half-way it stays there, and is done again.
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, ErrorKind};
 use crate::key::KeyHasher;
 use crate::namespace::Namespace;
-use crate::tier::remote::link::{Answer, Batch, Fault};
+use crate::tier::remote::link::{Answer, Batch, Fault, Link};
 use crate::tier::remote::message::Message;
 use crate::tier::remote::present::received;
 use crate::tier::remote::repair::Ticket;
@@ -62,38 +63,62 @@ async fn run(core: &Core, hasher: &KeyHasher, message: Message) -> Result<Vec<u6
 
 async fn walk(core: &Core, hasher: &KeyHasher, message: &Message) -> Result<HashSet<u64>, Error> {
     let _turn = core.sweeping.lock().await;
-    let within = core.timeout.max(PATIENCE);
-    let failed = |fault: Fault| Error::new(ErrorKind::TierDown, core.endpoint.to_string(), fault.text());
-    let namespace = message.namespace();
+    let failed = |fault: Fault| failure(core, fault.text());
+    let namespace = message.namespace().map(Namespace::name);
     let pattern = if let Message::Pattern { pattern, .. } = message { Some(pattern.as_str()) } else { None };
-    let glob = core.layout.matching(namespace.map(Namespace::name), pattern);
-    let mut link = core.endpoint.connect(within, None).await.map_err(failed)?;
-    let mut gone = HashSet::new();
-    let mut cursor = b"0".to_vec();
-    loop {
-        let mut step = Batch::default();
-        step.add("SCAN", &[&cursor, b"MATCH", glob.as_bytes(), b"COUNT", STEP]);
-        let answers = core.endpoint.run(&mut link, &step, within).await.map_err(failed)?;
-        let [Answer::List(page)] = answers.as_slice() else { return Err(refused(core, answers.first())) };
-        let [Answer::Bytes(next), Answer::List(names)] = page.as_slice() else { return Err(refused(core, page.first())) };
-        let ours: Vec<&[u8]> = names.iter().filter_map(Answer::bytes).filter(|name| core.layout.parse(name).is_some()).collect();
-        let mut delete = Batch::default();
-        for name in &ours {
-            delete.add("UNLINK", &[name]);
-        }
-        let deleted = core.endpoint.run(&mut link, &delete, within).await.map_err(failed)?;
-        for (name, answer) in ours.iter().zip(&deleted) {
-            match answer {
-                Answer::Int(0) => {}
-                Answer::Int(_) => gone.extend(hash(core, hasher, name)),
-                other => return Err(refused(core, Some(other))),
-            }
-        }
-        if next == b"0" {
-            return Ok(gone);
-        }
-        cursor.clone_from(next);
+    let mut link = core.endpoint.connect(core.timeout.max(PATIENCE), &Vec::new()).await.map_err(failed)?;
+    if let Some(reason) = link.ailing() {
+        return Err(failure(core, &reason));
     }
+    if core.endpoint.is_cluster() {
+        // Before the entries: a fill that landed until now is found by the walk over them, and none lands later.
+        clear(core, &mut link, &core.layout.marks(namespace), |name| core.layout.is_mark(name), |_| ()).await?;
+    }
+    let mut gone = HashSet::new();
+    let entries = core.layout.matching(namespace, pattern);
+    let note = |name: &[u8]| gone.extend(hash(core, hasher, name));
+    clear(core, &mut link, &entries, |name| core.layout.parse(name).is_some(), note).await?;
+    Ok(gone)
+}
+
+/// Deletes what a glob finds and `is_ours`, on every primary; `note` hears of each name that was there.
+async fn clear(
+    core: &Core,
+    link: &mut Link,
+    glob: &str,
+    is_ours: impl Fn(&[u8]) -> bool,
+    mut note: impl FnMut(&[u8]),
+) -> Result<(), Error> {
+    let within = core.timeout.max(PATIENCE);
+    let failed = |fault: Fault| failure(core, fault.text());
+    for primary in 0..link.primaries() {
+        let mut cursor = b"0".to_vec();
+        loop {
+            let mut step = Batch::default();
+            step.add("SCAN", &[&cursor, b"MATCH", glob.as_bytes(), b"COUNT", STEP]);
+            let answers = core.endpoint.run_on(link, primary, &step, within).await.map_err(failed)?;
+            let [Answer::List(page)] = answers.as_slice() else { return Err(refused(core, answers.first())) };
+            let [Answer::Bytes(next), Answer::List(names)] = page.as_slice() else { return Err(refused(core, page.first())) };
+            let ours: Vec<&[u8]> = names.iter().filter_map(Answer::bytes).filter(|name| is_ours(name)).collect();
+            let mut delete = Batch::default();
+            for name in &ours {
+                delete.add("UNLINK", &[name]);
+            }
+            let deleted = core.endpoint.run_on(link, primary, &delete, within).await.map_err(failed)?;
+            for (name, answer) in ours.iter().zip(&deleted) {
+                match answer {
+                    Answer::Int(0) => {}
+                    Answer::Int(_) => note(name),
+                    other => return Err(refused(core, Some(other))),
+                }
+            }
+            if next == b"0" {
+                break;
+            }
+            cursor.clone_from(next);
+        }
+    }
+    Ok(())
 }
 
 /// A key's hash in this process. A namespace that this process cannot have has none.
@@ -107,5 +132,9 @@ fn refused(core: &Core, answer: Option<&Answer>) -> Error {
         Some(Answer::Refused(code, text)) => format!("refuses: {code} {text}"),
         _ => "answers something else than it was asked".to_owned(),
     };
-    Error::new(ErrorKind::TierDown, core.endpoint.to_string(), advice)
+    failure(core, &advice)
+}
+
+fn failure(core: &Core, reason: &str) -> Error {
+    Error::new(ErrorKind::TierDown, core.endpoint.to_string(), reason)
 }

@@ -97,7 +97,7 @@ impl Tail {
         let result = async {
             let link = match &mut self.link {
                 Some(link) => link,
-                none => none.insert(core.endpoint.connect(core.timeout.max(GRACE), None).await?),
+                none => none.insert(core.endpoint.connect_to(core.layout.log(), core.timeout.max(GRACE)).await?),
             };
             let answers = core.endpoint.run(link, batch, within).await?;
             match answers.iter().find(|answer| matches!(answer, Answer::Refused(..))) {

@@ -22,9 +22,9 @@ pub(super) struct Place {
 
 /// What is to be done. The comment says what is answered.
 pub(super) enum Work {
-    /// Three answers a key: slot mark, wide marks, the entry's bytes.
+    /// Three answers a key: slot mark, wide marks, the entry's bytes; in a Cluster two, for there are no wide marks.
     Read(Vec<Place>),
-    /// Makes the marks of a key if there are none. Four answers; the last two are slot mark and wide marks.
+    /// Makes the marks of a key if there are none. The last answers are slot mark and, but for a Cluster, wide marks.
     Lease(Place),
     /// Nothing of interest.
     Set(Entry),
@@ -74,9 +74,15 @@ impl Core {
         Message::Set { namespace: entry.namespace(), key: entry.key().to_owned(), origin }
     }
 
+    /// A mark that never was.
+    fn fresh_mark(&self) -> String {
+        format!("{}{:016x}", self.instance, fastrand::u64(..))
+    }
+
     /// The commands of one job.
     pub(super) fn encode(&self, work: &Work, batch: &mut Batch) {
         let layout = &self.layout;
+        let is_cluster = self.endpoint.is_cluster();
         match work {
             Work::Read(places) => {
                 // One byte more than is allowed tells what is too large.
@@ -84,16 +90,22 @@ impl Core {
                 for place in places {
                     // The marks first: whatever changes between them and the value makes the lease void, not the value old.
                     batch.add("GET", &[place.slot.as_bytes()]);
-                    batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
+                    if !is_cluster {
+                        batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
+                    }
                     batch.add("GETRANGE", &[place.entry.as_bytes(), b"0", last.as_bytes()]);
                 }
             }
             Work::Lease(place) => {
-                let fresh = format!("{}{:016x}", self.instance, fastrand::u64(..));
-                batch.call(Script::Birth, &[layout.log(), layout.epoch()], &[fresh.as_bytes()]);
+                let fresh = self.fresh_mark();
+                if !is_cluster {
+                    batch.call(Script::Birth, &[layout.log(), layout.epoch()], &[fresh.as_bytes()]);
+                }
                 batch.add("SET", &[place.slot.as_bytes(), fresh.as_bytes(), b"PX", SLOT_LIFE_MS.as_bytes(), b"NX"]);
                 batch.add("GET", &[place.slot.as_bytes()]);
-                batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
+                if !is_cluster {
+                    batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
+                }
             }
             Work::Set(entry) => {
                 let message = self.set_message(entry);
@@ -104,6 +116,12 @@ impl Core {
                 let place = self.place(entry.namespace(), entry.key());
                 let keys = [place.entry.as_str(), &place.slot, layout.log()];
                 let (value, left, message) = (self.value_of(entry), left.to_string(), message.encode());
+                if is_cluster {
+                    let mark = self.fresh_mark();
+                    let args = [&value, left.as_bytes(), SLOT_LIFE_MS.as_bytes(), mark.as_bytes()];
+                    batch.call(Script::SetHere, &keys[..2], &args);
+                    return self.tell(&message, batch);
+                }
                 let args = [&value, left.as_bytes(), SLOT_LIFE_MS.as_bytes(), self.instance.as_bytes(), &message];
                 batch.call(Script::Set, &keys, &args);
             }
@@ -111,6 +129,11 @@ impl Core {
                 let place = self.place(entry.namespace(), entry.key());
                 let left = entry.stale_until().saturating_sub(self.clock.steady()).max(1).to_string();
                 let keys = [place.entry.as_str(), &place.slot, layout.epoch()];
+                if is_cluster {
+                    // A wide invalidation deletes the slots' marks instead of moving one of its own.
+                    let args = [&self.value_of(entry), left.as_bytes(), &lease.slot];
+                    return batch.call(Script::FillHere, &keys[..2], &args);
+                }
                 let args = [&self.value_of(entry), left.as_bytes(), &lease.slot, place.field.as_bytes(), &lease.wide];
                 batch.call(Script::Fill, &keys, &args);
             }
@@ -118,8 +141,14 @@ impl Core {
                 let Some((namespace, key)) = message.key() else { return };
                 let place = self.place(namespace, key);
                 let keys = [place.entry.as_str(), &place.slot, layout.log()];
+                if is_cluster {
+                    let mark = self.fresh_mark();
+                    batch.call(Script::RemoveHere, &keys[..2], &[SLOT_LIFE_MS.as_bytes(), mark.as_bytes()]);
+                    return self.tell(&message.encode(), batch);
+                }
                 batch.call(Script::Remove, &keys, &[SLOT_LIFE_MS.as_bytes(), self.instance.as_bytes(), &message.encode()]);
             }
+            Work::Mark(message) if is_cluster => self.tell(&message.encode(), batch),
             Work::Mark(message) => {
                 let field = Layout::field(message.namespace().map(Namespace::name));
                 let args = [field.as_bytes(), self.instance.as_bytes(), &message.encode()];
@@ -129,6 +158,13 @@ impl Core {
             Work::Ping => batch.add("PING", &[]),
             Work::Memory => batch.add("INFO", &[b"memory"]),
         }
+    }
+
+    /// Tells the log, once the data are changed: whoever hears of it then reads the new.
+    fn tell(&self, message: &[u8], batch: &mut Batch) {
+        let log = self.layout.log().as_bytes();
+        let instance = self.instance.as_bytes();
+        batch.then("XADD", &[log, b"MAXLEN", b"~", b"100000", b"*", b"b", instance, b"m", message]);
     }
 
     fn value_of(&self, entry: &Entry) -> Vec<u8> {

@@ -140,7 +140,13 @@ async fn a_write_that_timed_out_does_not_land_after_a_later_one() {
 async fn what_was_held_back_on_a_dropped_connection_never_arrives() {
     let server = Server::start();
     let (url, is_held) = holding_proxy(&server);
-    let config = RemoteConfig { urls: vec![url], key_prefix: "test".into(), timeout: Duration::from_secs(1), max_value: 1 << 20 };
+    let config = RemoteConfig {
+        urls: vec![url],
+        key_prefix: "test".into(),
+        timeout: Duration::from_secs(1),
+        max_value: 1 << 20,
+        ca: None,
+    };
     let (clock, hasher) = (Clock::manual(), KeyHasher::random());
     let remote = Arc::new(Remote::open(config, "one".into(), clock.clone(), hasher.clone()).unwrap());
     let node = Node { remote, clock, hasher };
@@ -356,7 +362,7 @@ async fn a_hostile_server_is_a_tier_that_is_down() {
     for reply in replies {
         let (url, connections) = liar(reply);
         let timeout = Duration::from_millis(30);
-        let config = RemoteConfig { urls: vec![url], key_prefix: "t".into(), timeout, max_value: 1 << 20 };
+        let config = RemoteConfig { urls: vec![url], key_prefix: "t".into(), timeout, max_value: 1 << 20, ca: None };
         let hasher = KeyHasher::random();
         let remote = Remote::open(config, "one".into(), Clock::manual(), hasher.clone()).unwrap();
         let key = hasher.key(NS, "k").unwrap();

@@ -87,8 +87,12 @@ async fn what_the_log_lost_is_a_gap_and_then_progress() {
     let server = Server::start();
     let (one, two) = (Node::new(&server, "one"), Node::new(&server, "two"));
     type Loss = (&'static str, &'static [&'static str]);
-    let losses: [Loss; 4] =
-        [("XTRIM", &["test:log", "MAXLEN", "0"]), ("DEL", &["test:log"]), ("DEL", &["test:log:epoch"]), ("FLUSHALL", &[])];
+    let losses: [Loss; 4] = [
+        ("XTRIM", &["test:{test:log}", "MAXLEN", "0"]),
+        ("DEL", &["test:{test:log}"]),
+        ("DEL", &["test:{test:log}:epoch"]),
+        ("FLUSHALL", &[]),
+    ];
     for (command, args) in losses {
         let (mut follower, cursor) = started(&two).await;
         one.set("missed", "v").await;
@@ -129,8 +133,8 @@ async fn a_record_that_cannot_be_read_stands_for_everything() {
     let server = Server::start();
     let two = Node::new(&server, "two");
     let (mut follower, _) = started(&two).await;
-    server.say("XADD", &["test:log", "*", "b", "someone", "m", "garbage"]).await;
-    server.say("XADD", &["test:log", "*", "x", "y"]).await;
+    server.say("XADD", &["test:{test:log}", "*", "b", "someone", "m", "garbage"]).await;
+    server.say("XADD", &["test:{test:log}", "*", "x", "y"]).await;
     let mut heard = Vec::new();
     while heard.len() < 2 {
         if let Event::Batch(messages, ..) = next(&mut follower).await {

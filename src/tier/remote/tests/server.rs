@@ -80,8 +80,8 @@ impl Server {
 
     /// Sends one command on a connection of its own.
     pub(super) async fn say(&self, name: &str, args: &[&str]) -> Answer {
-        let endpoint = Endpoint::new(&self.url()).unwrap();
-        let mut link = endpoint.connect(Duration::from_secs(5), None).await.unwrap();
+        let endpoint = std::sync::Arc::new(Endpoint::new(&[self.url()], None).unwrap());
+        let mut link = endpoint.connect(Duration::from_secs(5), &Vec::new()).await.unwrap();
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         let mut batch = Batch::default();
         batch.add(name, &args);
