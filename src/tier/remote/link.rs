@@ -65,6 +65,11 @@ impl Answer {
         }
     }
 
+    /// Was it a primary of a Cluster that is away? The link tells of it as long as it is.
+    pub(super) fn is_of_nobody(&self) -> bool {
+        self.is_refused_with(cluster::AWAY) || self.is_refused_with(cluster::BROKE)
+    }
+
     pub(super) fn is_refused_with(&self, code: &str) -> bool {
         matches!(self, Self::Refused(is, _) if is == code)
     }

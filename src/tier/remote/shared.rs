@@ -354,6 +354,7 @@ impl Core {
         self.repairs.store(state.repairs.len(), Ordering::Release);
         if all {
             state.repair_failures = 0;
+            state.refusal = None;
         } else {
             Self::pause_repairs(&mut state);
         }
@@ -425,7 +426,7 @@ impl Core {
             });
             if let Some(reason) = refusal {
                 let error = self.error(&reason);
-                if !job.work.is_question() {
+                if !job.work.is_question() && !mine.iter().any(Answer::is_of_nobody) {
                     state.refusal = Some(reason);
                 }
                 self.fail(&mut state, vec![job], &error);

@@ -16,7 +16,7 @@ use aurum_cache::{Cache, CacheConfig, Health, Namespace, Tier, TierHealth, TtlPo
 use figment::providers::{Format, Toml};
 
 /// How long a fact may take to become true on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The real time; the only place of the tests that asks for it.
 #[allow(clippy::disallowed_methods)] // real servers and processes live in real time

@@ -14,6 +14,8 @@ use super::{PATIENCE, now};
 pub struct RedisServer {
     port: u16,
     folder: tempfile::TempDir,
+    /// What it is started with beyond the usual.
+    arguments: Vec<String>,
     /// None after `kill`.
     process: Option<Child>,
 }
@@ -25,11 +27,16 @@ impl RedisServer {
     ///
     /// Where there is no `redis-server`: these tests are about a real one, and skipping them would look like passing.
     pub fn start() -> Self {
+        Self::start_with(Vec::new)
+    }
+
+    /// The same with more arguments, made anew for each attempt because there may be a port in them.
+    pub fn start_with(arguments: impl Fn() -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder for redis-server");
-        let mut server = Self { port: 0, folder, process: None };
+        let mut server = Self { port: 0, folder, arguments: Vec::new(), process: None };
         for _ in 0..10 {
-            // The port is free when we ask; another process may take it before the server does.
-            server.port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port on 127.0.0.1").port();
+            server.port = free_port();
+            server.arguments = arguments();
             if server.launch() {
                 return server;
             }
@@ -94,7 +101,7 @@ impl RedisServer {
         let log = std::fs::File::create(self.folder.path().join("log")).expect("the log of redis-server");
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(self.folder.path());
+        command.arg("--dir").arg(self.folder.path()).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
         let mut process = match command.spawn() {
             Ok(process) => process,
@@ -115,6 +122,60 @@ impl RedisServer {
         }
         self.process = Some(process);
         true
+    }
+}
+
+/// A port that is free when we ask; another process may take it before the server does.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port on 127.0.0.1").port()
+}
+
+/// Three primaries of one Cluster, without replicas; what is left of it serves while one is away.
+pub struct RedisCluster {
+    pub nodes: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts the servers, gives each a third of the slots, and waits until all agree.
+    pub fn start() -> Self {
+        let arguments = || {
+            let bus = free_port().to_string();
+            let settings = [
+                ("--cluster-enabled", "yes"),
+                ("--cluster-config-file", "nodes.conf"),
+                ("--cluster-require-full-coverage", "no"),
+                ("--cluster-port", bus.as_str()),
+            ];
+            settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
+        };
+        let cluster = Self { nodes: (0..3).map(|_| RedisServer::start_with(arguments)).collect() };
+        for (node, (first, last)) in cluster.nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
+            assert!(node.ask(&["CLUSTER", "ADDSLOTSRANGE", first, last]).starts_with("+OK"));
+            let bus = node.arguments.last().expect("the port of the bus");
+            cluster.nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), bus]);
+        }
+        let end = now() + PATIENCE;
+        let is_whole = |node: &RedisServer| {
+            let info = node.ask(&["CLUSTER", "INFO"]);
+            ["cluster_state:ok", "cluster_slots_ok:16384", "cluster_known_nodes:3"].iter().all(|fact| info.contains(fact))
+        };
+        while !cluster.nodes.iter().all(is_whole) {
+            assert!(now() < end, "the cluster does not come together");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        cluster
+    }
+
+    /// The URLs of two nodes; they know the third.
+    pub fn url(&self) -> String {
+        format!("{}, {}", self.nodes[0].url(), self.nodes[1].url())
+    }
+
+    /// Which node has the slot of a key.
+    pub fn owner(&self, name: &str) -> usize {
+        let slot: usize =
+            self.nodes[0].ask(&["CLUSTER", "KEYSLOT", name]).trim().trim_start_matches(':').parse().expect("a slot");
+        slot / 5461
     }
 }
 

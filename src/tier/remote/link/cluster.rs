@@ -23,7 +23,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::tier::remote::breaker::pause;
 
 /// The code of what a primary did not answer because it is away.
-const AWAY: &str = "AWAY";
+pub(super) const AWAY: &str = "AWAY";
 /// The code of what it did not answer because the connection broke just now.
 pub(super) const BROKE: &str = "BROKE";
 
