@@ -192,7 +192,7 @@ impl Endpoint {
         let advice = match text.as_str() {
             _ if !self.urls.iter().any(RedisUrl::is_tls) => "",
             text if text.contains("UnknownIssuer") => "; set redis.ca_file to the authority that signed the server's certificate",
-            text if text.contains("NotValidForName") => "; the URL must name the server as its certificate does",
+            text if text.contains("not valid for name") => "; the URL must name the server as its certificate does",
             text if text.contains("corrupt message") || text.contains("InvalidContentType") => "; the server speaks no TLS there",
             _ => "",
         };
