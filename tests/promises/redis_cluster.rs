@@ -115,6 +115,13 @@ async fn a_slot_that_moved_is_found_where_it_is() {
     );
     assert_eq!(read(&node(&cluster, "b").await, NS, "wanderer").await.as_deref(), Some("new"));
     assert_eq!(redis_health(&cache).await.state, TierState::Up);
+
+    // One URL alone is no Cluster, and health says what to do.
+    let alone = patient().memory(8 << 20).redis(cluster.nodes[0].url()).open().await.unwrap();
+    put(&alone, NS, "k", "v", TtlPolicy::Long).await;
+    assert_eq!(read(&alone, NS, "k").await.as_deref(), Some("v"));
+    let reason = redis_health(&alone).await.reason.unwrap_or_default();
+    assert!(reason.contains("must name several of its nodes"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,20 +177,6 @@ async fn a_primary_that_dies_takes_its_share_and_no_more_and_comes_back_by_itsel
     }
     put(&a, NS, "k:0", "last", TtlPolicy::Long).await;
     until("they hear each other again", async || read(&b, NS, "k:0").await.as_deref() == Some("last")).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_behind_one_url_is_a_tier_that_says_what_to_do() {
-    let redis = support::redis::RedisServer::start_with(|| {
-        let port = support::redis::free_port().to_string();
-        ["--cluster-enabled", "yes", "--cluster-port", &port].map(str::to_owned).to_vec()
-    });
-    redis.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "1"]);
-    let cache = Cache::builder().memory(8 << 20).redis(redis.url()).open().await.unwrap();
-    put(&cache, NS, "k", "v", TtlPolicy::Long).await;
-    assert_eq!(read(&cache, NS, "k").await.as_deref(), Some("v"));
-    let health = redis_health(&cache).await;
-    assert_ne!(health.state, TierState::Up, "{health:?}");
 }
 
 #[tokio::test]

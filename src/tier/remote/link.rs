@@ -214,12 +214,13 @@ async fn all<T>(futures: Vec<impl Future<Output = T> + Send>) -> Vec<T> {
     running.into_iter().filter_map(|(_, result)| result).collect()
 }
 
+/// What is said of a server that one URL names alone.
+const OF_A_CLUSTER: &str = "is part of a Redis Cluster; redis.url must name several of its nodes";
+
 /// Does this answer say that the server as a whole is of no use now?
 pub(super) fn unfit(answer: &Answer) -> Option<Fault> {
     match answer {
-        Answer::Refused(code, _) if code == "MOVED" || code == "ASK" => {
-            Some(Fault::Broken("is part of a Redis Cluster; name several of its nodes in redis.url".to_owned()))
-        }
+        Answer::Refused(code, _) if code == "MOVED" || code == "ASK" => Some(Fault::Broken(OF_A_CLUSTER.to_owned())),
         Answer::Refused(code, text)
             if matches!(code.as_str(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "CLUSTERDOWN" | "NOREPLICAS") =>
         {

@@ -9,7 +9,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectio
 
 use super::cluster::{self, Cluster};
 use super::script::SCRIPTS;
-use super::{Answer, Batch, Fault, Fences, Link, redacted, unfit};
+use super::{Answer, Batch, Fault, Fences, Link, OF_A_CLUSTER, redacted, unfit};
 use crate::error::{Error, ErrorKind};
 use crate::tier::remote::config::RedisUrl;
 
@@ -100,14 +100,12 @@ impl Endpoint {
         hello.add("CLIENT", &[b"SETNAME", self.name.as_bytes()]);
         hello.add("CLIENT", &[b"ID"]);
         hello.add("ROLE", &[]);
-        if self.is_cluster() {
-            hello.add("CLUSTER", &[b"INFO"]);
-        }
+        hello.add("CLUSTER", &[b"INFO"]);
         if let Some(old) = fence {
             hello.add("CLIENT", &[b"LIST", b"ID", old.to_string().as_bytes()]);
         }
         let answers = self.exchange(&mut wire, &hello.pipe, hello.len, within).await?;
-        if let Some(fault) = answers.iter().find_map(of_no_use) {
+        if let Some(fault) = answers.iter().find_map(|answer| self.of_no_use(answer)) {
             return Err(fault);
         }
         if let Some(Answer::Int(id)) = answers.get(1) {
@@ -124,6 +122,12 @@ impl Endpoint {
         }
         self.load_scripts(&mut wire, within).await?;
         Ok(wire)
+    }
+
+    /// A link that nothing was said on yet, also to a server that is of no use to a cache.
+    #[cfg(test)]
+    pub(in crate::tier::remote) async fn bare_link(&self, within: Duration) -> Result<Link, Fault> {
+        Ok(Link::One(self.bare(&self.servers[0], within).await?))
     }
 
     /// A connection that nothing was said on yet.
@@ -187,6 +191,22 @@ impl Endpoint {
         first.set_addr(addr)
     }
 
+    /// Does an answer to the greeting say that this server cannot take part? Being refused one of its questions says nothing.
+    fn of_no_use(&self, answer: &Answer) -> Option<Fault> {
+        let broken = |text: &str| Some(Fault::Broken(text.to_owned()));
+        match answer {
+            Answer::List(role) if role.first().and_then(Answer::bytes) == Some(b"slave") => {
+                broken("is a replica, which takes no writes; redis.url must name the primary")
+            }
+            Answer::Bytes(info) if info.starts_with(b"cluster_") && !self.is_cluster() => broken(OF_A_CLUSTER),
+            Answer::Bytes(info) if info.starts_with(b"cluster_") && !info.starts_with(b"cluster_state:ok") => {
+                broken("refuses: CLUSTERDOWN the state of the cluster is not ok")
+            }
+            Answer::Refused(..) => unfit(answer),
+            _ => None,
+        }
+    }
+
     fn text_of(&self, error: &redis::RedisError) -> String {
         let text = redacted(&error.to_string(), &self.urls);
         let advice = match text.as_str() {
@@ -212,21 +232,6 @@ pub(in crate::tier::remote) struct Wire {
     pub(super) connection: MultiplexedConnection,
     /// Its client id at the server, for the fence.
     pub(super) id: Option<i64>,
-}
-
-/// Does an answer to the greeting say that this server cannot take part? Being refused one of its questions says nothing.
-fn of_no_use(answer: &Answer) -> Option<Fault> {
-    let broken = |text: &str| Some(Fault::Broken(text.to_owned()));
-    match answer {
-        Answer::List(role) if role.first().and_then(Answer::bytes) == Some(b"slave") => {
-            broken("is a replica, which takes no writes")
-        }
-        Answer::Bytes(info) if info.starts_with(b"cluster_") && !info.starts_with(b"cluster_state:ok") => {
-            broken("refuses: CLUSTERDOWN the state of the cluster is not ok")
-        }
-        Answer::Refused(..) => unfit(answer),
-        _ => None,
-    }
 }
 
 /// What the crate makes of a URL.

@@ -35,7 +35,7 @@ impl Node {
     }
 
     fn with(server: &Server, name: &str, timeout: Duration) -> Self {
-        let config = RemoteConfig { urls: vec![server.url()], key_prefix: "test".into(), timeout, max_value: 1 << 20, ca: None };
+        let config = RemoteConfig { urls: server.urls(), key_prefix: "test".into(), timeout, max_value: 1 << 20, ca: None };
         let (clock, hasher) = (Clock::manual(), KeyHasher::random());
         let remote = Remote::open(config, name.into(), clock.clone(), hasher.clone()).unwrap();
         Self { remote: Arc::new(remote), clock, hasher }

@@ -29,7 +29,15 @@ async fn a_read_sees_what_was_queued_before_it_also_unawaited() {
 
 #[tokio::test]
 async fn a_fill_lands_only_if_nothing_changed_since_its_read() {
-    let server = Server::start();
+    fill_after_changes(Server::start()).await;
+}
+
+#[tokio::test]
+async fn a_fill_lands_only_if_nothing_changed_since_its_read_in_a_cluster_too() {
+    fill_after_changes(Server::start_cluster().await).await;
+}
+
+async fn fill_after_changes(server: Server) {
     let (one, two) = (Node::new(&server, "one"), Node::new(&server, "two"));
     let lease = one.miss("k").await;
     assert!(one.remote.fill(&one.entry("k", "fresh"), lease.clone()).await.unwrap());
