@@ -3,6 +3,8 @@
 //! Everything that decides about order is decided here, under that lock: the number of a job, what a repair waits for, what
 //! fails when the breaker opens.
 
+mod answer;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::namespace::Namespace;
 use crate::tier::remote::breaker::{Breaker, pause};
 use crate::tier::remote::keys::Layout;
-use crate::tier::remote::link::{Answer, Endpoint, Fault};
+use crate::tier::remote::link::{Endpoint, Fault};
 use crate::tier::remote::message::Message;
 use crate::tier::remote::repair::{Repairs, Stage, Ticket};
 use crate::tier::remote::work::{Reply, Work};
@@ -400,53 +402,6 @@ impl Core {
 
     pub(super) fn allowance(&self, bytes: usize) -> Duration {
         self.timeout + Duration::from_secs_f64(bytes as f64 / SLOW_BYTES_A_SECOND)
-    }
-}
-
-impl Core {
-    /// Hands out the answers. A write that was refused becomes a repair, before anybody hears of it.
-    pub(super) fn answer(&self, jobs: Vec<Job>, answers: Vec<Answer>, ends: &[usize]) {
-        let mut answers = answers.into_iter();
-        let mut start = 0;
-        // Entries are dropped outside of the lock.
-        let mut spent = Vec::with_capacity(jobs.len());
-        let mut state = self.state.lock();
-        for (job, end) in jobs.into_iter().zip(ends) {
-            let mine: Vec<Answer> = answers.by_ref().take(end - start).collect();
-            start = *end;
-            if let Work::Read(places) = &job.work {
-                let bytes: usize = mine.iter().filter_map(Answer::bytes).map(<[u8]>::len).sum();
-                state.mean_read = (state.mean_read * 7 + bytes / places.len().max(1)) / 8;
-                let _ = job.reply.send(Ok(mine));
-                continue;
-            }
-            let refusal = mine.iter().find_map(|answer| match answer {
-                Answer::Refused(code, text) => Some(format!("refuses: {code} {text}")),
-                _ => None,
-            });
-            if let Some(reason) = refusal {
-                let error = self.error(&reason);
-                if !job.work.is_question() && !mine.iter().any(Answer::is_of_nobody) {
-                    state.refusal = Some(reason);
-                }
-                self.fail(&mut state, vec![job], &error);
-                continue;
-            }
-            let written = match &job.work {
-                Work::Set(entry) => Some((entry.namespace(), entry.key())),
-                Work::Remove(message) => message.key(),
-                _ => None,
-            };
-            if let Some((namespace, key)) = written {
-                state.refusal = None;
-                state.repairs.superseded(namespace, key, job.seq);
-            } else if matches!(job.work, Work::Lease(_)) {
-                state.refusal = None;
-            }
-            let _ = job.reply.send(Ok(mine));
-            spent.push(job.work);
-        }
-        self.repairs.store(state.repairs.len(), Ordering::Release);
     }
 }
 

@@ -1,0 +1,54 @@
+//! What becomes of the answers: callers get them, a write that was refused becomes a repair, and health hears of it.
+
+use std::sync::atomic::Ordering;
+
+use crate::tier::remote::link::Answer;
+use crate::tier::remote::shared::{Core, Job};
+use crate::tier::remote::work::Work;
+
+impl Core {
+    /// Hands out the answers. A write that was refused becomes a repair, before anybody hears of it.
+    pub(in crate::tier::remote) fn answer(&self, jobs: Vec<Job>, answers: Vec<Answer>, ends: &[usize]) {
+        let mut answers = answers.into_iter();
+        let mut start = 0;
+        // Entries are dropped outside of the lock.
+        let mut spent = Vec::with_capacity(jobs.len());
+        let mut state = self.state.lock();
+        for (job, end) in jobs.into_iter().zip(ends) {
+            let mine: Vec<Answer> = answers.by_ref().take(end - start).collect();
+            start = *end;
+            if let Work::Read(places) = &job.work {
+                let bytes: usize = mine.iter().filter_map(Answer::bytes).map(<[u8]>::len).sum();
+                state.mean_read = (state.mean_read * 7 + bytes / places.len().max(1)) / 8;
+                let _ = job.reply.send(Ok(mine));
+                continue;
+            }
+            let refusal = mine.iter().find_map(|answer| match answer {
+                Answer::Refused(code, text) => Some(format!("refuses: {code} {text}")),
+                _ => None,
+            });
+            if let Some(reason) = refusal {
+                let error = self.error(&reason);
+                if !job.work.is_question() && !mine.iter().any(Answer::is_of_nobody) {
+                    state.refusal = Some(reason);
+                }
+                self.fail(&mut state, vec![job], &error);
+                continue;
+            }
+            let written = match &job.work {
+                Work::Set(entry) => Some((entry.namespace(), entry.key())),
+                Work::Remove(message) => message.key(),
+                _ => None,
+            };
+            if let Some((namespace, key)) = written {
+                state.refusal = None;
+                state.repairs.superseded(namespace, key, job.seq);
+            } else if matches!(job.work, Work::Lease(_)) {
+                state.refusal = None;
+            }
+            let _ = job.reply.send(Ok(mine));
+            spent.push(job.work);
+        }
+        self.repairs.store(state.repairs.len(), Ordering::Release);
+    }
+}
