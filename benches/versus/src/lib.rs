@@ -4,7 +4,8 @@
 //! requests, in turns of a millisecond or two, and what counts is the ratio of two of them within a turn, taken at the median over
 //! all turns. What disturbs the machine for longer than a turn disturbs all alike.
 //!
-//! The programs (`src/bin`): `memory` (nanoseconds an operation) and `footprint` (bytes an entry, resident set over budget).
+//! The programs (`src/bin`): `memory` (nanoseconds an operation), `footprint` (bytes an entry, resident set over budget) and, with the feature
+//! `disk`, `disk` (values on disk: reads, writes, size, opening).
 //! Each has `--help`, `--json`, `--markdown`, and `--test`, which only shows that it runs.
 //!
 //! - [`arguments`]: what a program was asked.
@@ -12,6 +13,7 @@
 //! - [`contenders`]: one trait over the caches in memory, and one small adapter each.
 //! - [`race`]: the turns.
 //! - [`process`]: memory as the system counts it, and child processes.
+//! - `stores`: one trait over what keeps values on disk, and one small adapter each (feature `disk`).
 //! - [`report`]: rows, the bar they are held against, and how they are printed.
 
 pub mod arguments;
@@ -19,4 +21,6 @@ pub mod contenders;
 pub mod process;
 pub mod race;
 pub mod report;
+#[cfg(feature = "disk")]
+pub mod stores;
 pub mod workload;
