@@ -112,7 +112,11 @@ impl Cache {
                 self.count_resident_miss(&key, self.engine.why_absent(&key));
                 None
             }
-            Resident::Absent | Resident::Refused => Box::pin(self.get_below::<T>(&key)).await,
+            Resident::Absent => match self.engine.read_now(&key, self.want::<T>()) {
+                Some(found) => found.and_then(|found| self.cached(found)),
+                None => Box::pin(self.get_below::<T>(&key)).await,
+            },
+            Resident::Refused => Box::pin(self.get_below::<T>(&key)).await,
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Clock {
 struct Inner {
     /// Steady milliseconds: of the last tick, or of the last `advance` for a manual clock.
     coarse: AtomicU64,
+    /// Wall time minus steady time at the last tick, in milliseconds; a manual clock has its own.
+    coarse_offset: AtomicI64,
     source: Source,
 }
 
@@ -80,7 +82,7 @@ impl Clock {
     /// A clock that stands still until [`advance`](Self::advance) moves it. Starts at the present wall time.
     pub fn manual() -> Self {
         let source = Source::Manual { wall_offset: AtomicI64::new(0) };
-        Self { inner: Arc::new(Inner { coarse: AtomicU64::new(wall_now_ms()), source }) }
+        Self { inner: Arc::new(Inner { coarse: AtomicU64::new(wall_now_ms()), coarse_offset: AtomicI64::new(0), source }) }
     }
 
     /// Moves a manual clock forward. A part of a millisecond counts as a whole one, so that no advance is lost.
@@ -163,6 +165,17 @@ impl Clock {
         }
     }
 
+    /// The same as it was a tick ago at most, for a reader of bytes that were written with the exact one: who reads in the very moment after the
+    /// system's clock was set is wrong by as much as it was set.
+    #[inline]
+    pub(crate) fn recent_wall_offset(&self) -> i64 {
+        match &self.inner.source {
+            Source::System { .. } if self.coarse() == u64::MAX => self.wall_offset(),
+            Source::System { .. } => self.inner.coarse_offset.load(Ordering::Relaxed),
+            Source::Manual { wall_offset } => wall_offset.load(Ordering::SeqCst),
+        }
+    }
+
     /// The same time for a value that is handed out: to make one counts no reference to the system's clock, which all threads share.
     #[inline]
     pub(crate) fn watch(&self) -> Watch {
@@ -196,7 +209,7 @@ fn the_system() -> &'static Clock {
     SYSTEM.get_or_init(|| {
         let origin_ms = wall_now_ms();
         let source = Source::System { origin_ms, origin: monotonic() };
-        Clock { inner: Arc::new(Inner { coarse: AtomicU64::new(origin_ms), source }) }
+        Clock { inner: Arc::new(Inner { coarse: AtomicU64::new(origin_ms), coarse_offset: AtomicI64::new(0), source }) }
     })
 }
 
@@ -284,8 +297,9 @@ fn ensure_ticker(clock: &Arc<Inner>) {
 
 /// Renews the coarse time.
 fn refresh(clock: &Arc<Inner>) {
-    let now = Clock { inner: clock.clone() }.steady();
-    clock.coarse.store(now, Ordering::Relaxed);
+    let exact = Clock { inner: clock.clone() };
+    clock.coarse_offset.store(exact.wall_offset(), Ordering::Relaxed);
+    clock.coarse.store(exact.steady(), Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -321,6 +335,7 @@ mod tests {
         assert!(coarse <= first);
         assert!(clock.steady() >= first);
         assert!(clock.wall_offset().abs() < 10_000);
+        assert!((clock.recent_wall_offset() - clock.wall_offset()).abs() < 10_000);
     }
 
     #[test]

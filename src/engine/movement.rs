@@ -48,6 +48,30 @@ impl Engine {
         self.demote(evicted.evicted, moment);
     }
 
+    /// Brings to memory what the disk had, read since `since` and `stamp` without an await. Instead of a token there is the gate's memory of writes; and
+    /// any rule that was declared meanwhile keeps the entry out, as nobody waited for this fill before letting the rule go. A refusal costs a
+    /// later read of the disk.
+    pub(crate) fn promote_now(&self, key: &Key<'_>, entry: &Entry, since: Moment, stamp: u64) {
+        let moment = self.gates.moment();
+        let put = {
+            let Some(_gate) = self.gates.land(key.hash, since) else { return };
+            if self.rules.now() != stamp {
+                return;
+            }
+            let put = self.memory.put(key, entry.clone());
+            // Again: a rule that was declared in between may have swept past this place already, one declared later sweeps later.
+            if self.rules.now() != stamp || self.closed.load(Ordering::SeqCst) {
+                drop(self.memory.remove(key));
+                return;
+            }
+            put
+        };
+        if put.admitted {
+            self.recorder.promoted(Tier::Disk, 1);
+        }
+        self.demote(put.evicted, moment);
+    }
+
     /// Lands a value that a loader made, in all tiers of its policy. `false` if its key was written or invalidated meanwhile.
     pub(crate) async fn land(&self, key: &Key<'_>, entry: &Entry, fill: &Fill, lease: Option<Lease>) -> bool {
         let on_set = self.lands_on_disk(entry);
@@ -102,13 +126,14 @@ impl Engine {
         let key = Key { id: entry.namespace_id(), text: entry.key(), hash };
         match self.placement.of(entry.meta().policy).disk {
             DiskPlacement::Never => return false,
-            // It went there when it was set; it may have been dropped since, and then stays dropped.
-            DiskPlacement::OnSet if disk.contains(&key) => return true,
             DiskPlacement::OnSet | DiskPlacement::OnEviction => {}
         }
-        if !self.clock.is_before(entry.expires().saturating_sub(WORTH_DEMOTING_MS)) || disk.contains(&key) {
-            // With the same key on disk already: either these bytes, promoted before, or newer ones.
-            return disk.contains(&key);
+        // With the same key on disk already: either these bytes, set or promoted before, or newer ones.
+        if disk.contains(&key) {
+            return true;
+        }
+        if !self.clock.is_before(entry.expires().saturating_sub(WORTH_DEMOTING_MS)) {
+            return false;
         }
         let Some(_gate) = self.gates.demote(hash, since) else { return false };
         if self.rules.covers(entry.stamp(), key.id, key.text) || !disk.offer(entry) || self.undo_if_covered(&key, entry.stamp()) {

@@ -84,6 +84,31 @@ impl Engine {
         }
     }
 
+    /// What memory does not hold, read from the disk without a future: a record in the page cache, or a key that no tier knows. `None` is everything
+    /// else, which [`read`](Self::read) then does from the start; nothing was counted in that case.
+    pub(crate) fn read_now(&self, key: &Key<'_>, want: Want) -> Option<Option<Found>> {
+        let disk = self.disk.as_ref()?;
+        let took = crate::clock::Clock::stopwatch();
+        // Before anything is read: whatever is written or declared from here on keeps what we read from landing.
+        let (moment, stamp) = (self.gates.moment(), self.rules.now());
+        match disk.get_now(key)? {
+            Lookup::Hit(entry) if self.is_servable(&entry, key) && (want.check)(&entry, want.fingerprint) == Verdict::Yes => {
+                self.recorder.timed(Tier::Disk, Verb::Get, took.elapsed());
+                self.recorder.tier_miss(Tier::Memory);
+                self.promote_now(key, &entry, moment, stamp);
+                self.recorder.hit(Tier::Disk, key.id);
+                Some(Some(Found { entry, tier: Tier::Disk }))
+            }
+            Lookup::Miss if self.remote.is_none() => {
+                self.recorder.tier_miss(Tier::Memory);
+                self.recorder.tier_miss(Tier::Disk);
+                self.recorder.miss(key.id, self.why_absent(key));
+                Some(None)
+            }
+            _ => None,
+        }
+    }
+
     /// Reads through all tiers and counts the hit or the miss.
     pub(crate) async fn read(&self, key: &Key<'_>, want: Want) -> Option<Found> {
         match self.find(key, want).await {

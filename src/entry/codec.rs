@@ -180,14 +180,33 @@ impl Entry {
         clock: &Clock,
         stamp: Option<u64>,
     ) -> Result<Self, Error> {
-        let header = Header::parse(header)?;
+        Self::decode_parsed(key, &Header::parse(header)?, payload, clock, stamp)
+    }
+
+    /// As [`decode`](Self::decode), with the header taken apart already.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub(crate) fn decode_parsed(
+        key: &Key<'_>,
+        header: &Header,
+        payload: &[u8],
+        clock: &Clock,
+        stamp: Option<u64>,
+    ) -> Result<Self, Error> {
         header.verify(key.namespace().name(), key.text, payload)?;
         let life = header.expires - header.created;
         let policy = TtlPolicy::from_tag(header.policy, Duration::from_millis(life))
             .ok_or_else(|| Error::corrupt("entry header", "has a policy that this build does not know"))?;
-        let (now, offset) = (clock.steady(), clock.wall_offset());
-        let created = header.created.saturating_sub_signed(offset).min(now);
-        let expires = header.expires.saturating_sub_signed(offset).min(now.saturating_add(life));
+        let offset = clock.recent_wall_offset();
+        let mut created = header.created.saturating_sub_signed(offset);
+        let mut expires = header.expires.saturating_sub_signed(offset);
+        // Only what seems to be from the future asks for the exact time.
+        if created > clock.recent() {
+            let now = clock.steady();
+            (created, expires) = (created.min(now), expires.min(now.saturating_add(life)));
+        }
         let stale_until = expires.saturating_add(header.stale_until - header.expires);
         let meta =
             Meta { policy, fingerprint: header.fingerprint, created, expires, stale_until, stamp: stamp.unwrap_or(header.stamp) };

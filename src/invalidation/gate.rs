@@ -9,7 +9,7 @@
 //! change the lock is held, so nothing can come between. A *demotion* carries a value that memory gave up;
 //! it was resident until then, so only writes since the moment of its eviction matter. Each stripe remembers
 //! its last few writes for that; when it cannot remember far enough, the demotion is refused, which costs a
-//! later miss and never a stale read.
+//! later miss and never a stale read. A read of the disk that never waits lands in the same way, without a token.
 //!
 //! Hashes stand for keys here. Two keys with one 64-bit hash would refuse each other's fills: a lost
 //! promotion, nothing worse.
@@ -27,7 +27,7 @@ const REMEMBERED: usize = 8;
 /// All stripes of one cache.
 pub(crate) struct Gates {
     stripes: Box<[Mutex<Stripe>]>,
-    /// Counts writes of all keys; its value orders evictions against writes.
+    /// Counts ended writes of all keys; its value orders evictions and reads of the disk against writes.
     writes: AtomicU64,
     /// Is there anything to be demoted to? If not, no write is remembered.
     remembers: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Gates {
 
 #[derive(Default)]
 pub(crate) struct Stripe {
-    /// The last writes: hash of the key and the count when it was written. A ring.
+    /// The last writes: hash of the key and the count when its write ended. A ring.
     recent: [(u64, u64); REMEMBERED],
     next: usize,
     /// Fills under way.
@@ -60,18 +60,12 @@ impl Gates {
     }
 
     /// Passes the gate for a write of the key with this hash. All tiers are changed while the guard lives.
-    pub(crate) fn write(&self, hash: u64) -> MutexGuard<'_, Stripe> {
+    pub(crate) fn write(&self, hash: u64) -> Passage<'_> {
         let mut stripe = self.stripe(hash).lock();
-        if self.remembers {
-            let at = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
-            let next = stripe.next;
-            stripe.recent[next] = (hash, at);
-            stripe.next = (next + 1) % REMEMBERED;
-        }
         for fill in &mut stripe.fills {
             fill.marked |= fill.hash == hash;
         }
-        stripe
+        Passage { writes: self.remembers.then_some(&self.writes), stripe, hash }
     }
 
     /// Now, for [`demote`](Self::demote).
@@ -90,6 +84,12 @@ impl Gates {
         (!written && oldest <= since.0).then_some(stripe)
     }
 
+    /// Passes the gate for the landing of what was read after `since`, by a reader that never waited in between and so took no token; `None` as for
+    /// [`demote`](Self::demote).
+    pub(crate) fn land(&self, hash: u64, since: Moment) -> Option<MutexGuard<'_, Stripe>> {
+        self.demote(hash, since)
+    }
+
     /// Begins a fill of the key with this hash.
     pub(crate) fn fill(self: &Arc<Self>, hash: u64) -> FillToken {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -100,6 +100,25 @@ impl Gates {
 
     fn stripe(&self, hash: u64) -> &Mutex<Stripe> {
         &self.stripes[(hash >> 32) as usize % STRIPES]
+    }
+}
+
+/// A write under way. It is counted when it ends, still under the lock: a [`Moment`] that was taken while it ran, and may stand for a look at
+/// what it had not changed yet, is before it.
+pub(crate) struct Passage<'a> {
+    /// `None` where nothing is remembered.
+    writes: Option<&'a AtomicU64>,
+    stripe: MutexGuard<'a, Stripe>,
+    hash: u64,
+}
+
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        let Some(writes) = self.writes else { return };
+        let at = writes.fetch_add(1, Ordering::SeqCst) + 1;
+        let next = self.stripe.next;
+        self.stripe.recent[next] = (self.hash, at);
+        self.stripe.next = (next + 1) % REMEMBERED;
     }
 }
 
@@ -172,6 +191,16 @@ mod tests {
             drop(gates.write(3));
         }
         assert!(gates.demote(1, moment).is_none(), "too many writes to remember");
+        assert!(gates.demote(1, gates.moment()).is_some());
+    }
+
+    #[test]
+    fn a_write_that_was_under_way_at_the_moment_counts_as_later() {
+        let gates = Gates::new(true);
+        let write = gates.write(1);
+        let moment = gates.moment();
+        drop(write);
+        assert!(gates.demote(1, moment).is_none(), "what was evicted then may be what the write replaced");
         assert!(gates.demote(1, gates.moment()).is_some());
     }
 }

@@ -3,7 +3,7 @@
 //! Every entry carries the sequence number at which its fill began (its stamp). Declaring a rule takes the next number; from
 //! that moment on each read asks whether a live rule covers what it is about to serve: same scope, lower stamp. So the
 //! rule is in force at once, in all tiers, while the tiers are swept behind it. When they are, and no fill that began
-//! before the rule is under way any more, nothing can be left that it covers, and it retires. The few live
+//! before the sweep ended is under way any more (it may have read something just before the sweep took it), nothing can be left that it covers, and it retires. The few live
 //! rules cost a read one load when there is none.
 
 use std::collections::BTreeMap;
@@ -25,8 +25,8 @@ pub(crate) struct Rule {
     pattern: Option<Pattern>,
     /// Redis may still hold what it covers: values from there bear the stamp of their reading, not of their writing.
     redis_pending: AtomicBool,
-    /// The tiers are swept.
-    swept: AtomicBool,
+    /// The sequence when the tiers were swept: fills with a lower one may have read what the sweep took. 0 = they are not swept yet.
+    swept: AtomicU64,
 }
 
 impl Rule {
@@ -72,7 +72,7 @@ impl Rules {
         let mut live = self.live.write();
         let fills = self.fills.lock();
         let sequence = self.sequence.load(Ordering::SeqCst) + 1;
-        let rule = Rule { sequence, namespace, pattern, redis_pending: AtomicBool::new(redis), swept: AtomicBool::new(false) };
+        let rule = Rule { sequence, namespace, pattern, redis_pending: AtomicBool::new(redis), swept: AtomicU64::new(0) };
         let rule = Arc::new(rule);
         live.push(rule.clone());
         self.count.store(live.len(), Ordering::SeqCst);
@@ -106,9 +106,13 @@ impl Rules {
         FillStamp { rules: self.clone(), stamp }
     }
 
-    /// The tiers hold nothing any more that `rule` covers. It retires as soon as no older fill is under way.
+    /// The tiers hold nothing any more that `rule` covers. It retires as soon as no fill is under way that began before now.
     pub(crate) fn swept(&self, rule: &Rule) {
-        rule.swept.store(true, Ordering::SeqCst);
+        {
+            let _fills = self.fills.lock();
+            // A number of its own tells the fills before from those after, and those who took no place among the fills see that something changed.
+            rule.swept.store(self.sequence.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        }
         self.retire();
     }
 
@@ -117,7 +121,10 @@ impl Rules {
         let mut live = self.live.write();
         let fills = self.fills.lock();
         let oldest = fills.keys().next().copied().unwrap_or(u64::MAX);
-        live.retain(|rule| !rule.swept.load(Ordering::SeqCst) || oldest < rule.sequence);
+        live.retain(|rule| match rule.swept.load(Ordering::SeqCst) {
+            0 => true,
+            swept => oldest < swept,
+        });
         self.count.store(live.len(), Ordering::SeqCst);
     }
 
@@ -188,6 +195,20 @@ mod tests {
         assert_eq!(rules.live(), 1);
         drop(old);
         assert_eq!(rules.live(), 0);
+    }
+
+    #[test]
+    fn a_swept_rule_stays_until_fills_that_began_during_its_sweep_are_over() {
+        let rules = Rules::new(0);
+        let before = rules.now();
+        let rule = rules.declare(None, None, false);
+        let during = rules.begin();
+        rules.swept(&rule);
+        let after = rules.begin();
+        assert!(rules.covers(before, id(Namespace::CURVES), "k"), "it may have read what the sweep then took");
+        drop(during);
+        assert_eq!(rules.live(), 0);
+        drop(after);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::shared::holder;
 use super::writer;
 use super::{DiskConfig, DiskCounts, Removal, Shared};
 use crate::clock::Clock;
-use crate::entry::Entry;
+use crate::entry::{Entry, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, KeyHasher};
 use crate::namespace::Namespace;
@@ -24,6 +24,13 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 
 /// The largest record that is read into the thread's own buffer.
 const INLINE_BYTES: u64 = 1 << 20;
+
+/// What a read comes to without waiting.
+enum Look {
+    Done(Lookup),
+    /// The record is here, and the device may have to be asked.
+    Wait(Arc<Segment>, Place),
+}
 
 /// The disk tier. Clones are the same tier.
 #[derive(Clone)]
@@ -92,26 +99,45 @@ impl Disk {
     /// The newest value of a key. No thread is changed for what is on its way or in the page cache. Its freshness is not judged, but
     /// what may not even be served stale any more is a miss.
     pub(crate) async fn get(&self, key: &Key<'_>) -> Lookup {
-        if let Some(error) = self.shared.trouble() {
-            return Lookup::Down(error);
+        match self.look(key) {
+            Look::Done(lookup) => lookup,
+            Look::Wait(segment, place) => self.read_elsewhere(key, segment, place).await,
         }
-        let now = self.shared.clock.steady();
+    }
+
+    /// The same without a future; `None` if the device must be waited for.
+    pub(crate) fn get_now(&self, key: &Key<'_>) -> Option<Lookup> {
+        match self.look(key) {
+            Look::Done(lookup) => Some(lookup),
+            Look::Wait(..) => None,
+        }
+    }
+
+    /// Everything of a read that waits for nothing.
+    fn look(&self, key: &Key<'_>) -> Look {
+        if let Some(error) = self.shared.trouble() {
+            return Look::Done(Lookup::Down(error));
+        }
+        let clock = &self.shared.clock;
         let place = {
             let mut shard = self.shared.index.shard(key.hash);
-            match shard.pending.get(&key.hash) {
-                Some(Pending::Put { entry, .. }) if entry.is_of(key) && entry.stale_until() > now => {
-                    return Lookup::Hit(entry.clone());
+            // An empty map is asked nothing: mostly nothing is on its way.
+            let pending = if shard.pending.is_empty() { None } else { shard.pending.get(&key.hash) };
+            match pending {
+                Some(Pending::Put { entry, .. }) if entry.is_of(key) && clock.is_before(entry.stale_until()) => {
+                    return Look::Done(Lookup::Hit(entry.clone()));
                 }
-                Some(_) => return Lookup::Miss,
-                None => shard.touch(key.hash, now),
+                Some(_) => return Look::Done(Lookup::Miss),
+                // What has ended within the last tick is found out from the record.
+                None => shard.touch(key.hash, clock.recent()),
             }
         };
-        let Some(place) = place else { return Lookup::Miss };
+        let Some(place) = place else { return Look::Done(Lookup::Miss) };
         // Dropped between the two looks: evicted.
-        let Some(segment) = self.shared.segments.get(place.segment) else { return Lookup::Miss };
+        let Some(segment) = self.shared.segments.get(place.segment) else { return Look::Done(Lookup::Miss) };
         match self.shared.read_inline(key, &segment, place) {
-            Some(lookup) => lookup,
-            None => self.read_elsewhere(key, segment, place).await,
+            Some(lookup) => Look::Done(lookup),
+            None => Look::Wait(segment, place),
         }
     }
 
@@ -363,16 +389,19 @@ impl Shared {
     /// Bytes from the device are an entry of this key only if everything fits.
     fn judge(&self, key: &Key<'_>, segment: &Segment, place: Place, bytes: &[u8]) -> Lookup {
         let head = RecordHead::parse(bytes, segment.salt, place.offset);
-        let name = key.namespace().name();
-        let value = bytes.get(RECORD_HEAD..).and_then(parse_value);
-        if let (Some(head), Some(value)) = (&head, value) {
-            if (value.namespace, value.key) == (name, key.text) {
-                if let Ok(entry) = Entry::decode(key, value.header, value.payload, &self.clock, None) {
-                    return if entry.stale_until() > self.clock.steady() { Lookup::Hit(entry) } else { Lookup::Miss };
+        if let (Some(head), Some(body)) = (&head, bytes.get(RECORD_HEAD..)) {
+            match value_of(key, body) {
+                Some((header, payload)) => {
+                    if let Ok(entry) = Entry::decode_parsed(key, &header, payload, &self.clock, None) {
+                        return if self.clock.is_before(entry.stale_until()) { Lookup::Hit(entry) } else { Lookup::Miss };
+                    }
                 }
-            } else if head.key_hash == key_hash(value.namespace, value.key) {
-                // Another key with the same hash.
-                return Lookup::Miss;
+                None => {
+                    if parse_value(body).is_some_and(|value| head.key_hash == key_hash(value.namespace, value.key)) {
+                        // Another key with the same hash.
+                        return Lookup::Miss;
+                    }
+                }
             }
         }
         // Let it go, and say so in the log: an older record of this key must not stand up after a restart.
@@ -382,4 +411,17 @@ impl Shared {
         });
         Lookup::Damaged(Error::corrupt("disk record", "is damaged; it was dropped"))
     }
+}
+
+/// Header and payload of the body of a record, if it says that it is of this key. Only lengths are checked.
+fn value_of<'a>(key: &Key<'_>, body: &'a [u8]) -> Option<(Header, &'a [u8])> {
+    let (header, rest) = body.split_first_chunk::<{ Header::LEN }>()?;
+    let header = Header::parse(header).ok()?;
+    let (name, text) = (key.namespace().name().as_bytes(), key.text.as_bytes());
+    if (usize::from(header.namespace_len), usize::from(header.key_len)) != (name.len(), text.len()) {
+        return None;
+    }
+    let rest = rest.strip_prefix(name)?.strip_prefix(text)?;
+    let (payload, padding) = rest.split_at_checked(header.payload_len as usize)?;
+    (padding.len() < 8).then_some((header, payload))
 }

@@ -46,6 +46,11 @@ impl Slot {
     fn place(&self) -> Place {
         Place { segment: self.segment, offset: u64::from(self.offset) * 8, len: u64::from(self.len & !READ) * 8 }
     }
+
+    /// Is its life over?
+    fn is_over(&self, now_ms: u64) -> bool {
+        self.deadline != u32::MAX && u64::from(self.deadline) * 1000 <= now_ms
+    }
 }
 
 /// What waits for the writer.
@@ -141,15 +146,18 @@ impl Shard {
     /// Where the newest record is, unless its life is over.
     pub(super) fn find(&self, hash: u64, now_ms: u64) -> Option<Place> {
         let slot = self.table.slots.get(self.table.find(hash)?)?;
-        (u64::from(slot.deadline) * 1000 > now_ms || slot.deadline == u32::MAX).then(|| slot.place())
+        (!slot.is_over(now_ms)).then(|| slot.place())
     }
 
     /// The same, and notes that it was read.
     pub(super) fn touch(&mut self, hash: u64, now_ms: u64) -> Option<Place> {
-        let place = self.find(hash, now_ms)?;
         let at = self.table.find(hash)?;
-        self.table.slots[at].len |= READ;
-        Some(place)
+        let slot = &mut self.table.slots[at];
+        if slot.is_over(now_ms) {
+            return None;
+        }
+        slot.len |= READ;
+        Some(slot.place())
     }
 
     /// Is this very record the newest one of its key?
@@ -185,7 +193,7 @@ impl Shard {
 
     /// Drops what is past its time; how many.
     pub(super) fn expire(&mut self, now_ms: u64) -> u64 {
-        self.table.retain(|slot| slot.deadline == u32::MAX || u64::from(slot.deadline) * 1000 > now_ms)
+        self.table.retain(|slot| !slot.is_over(now_ms))
     }
 
     /// Drops what is in segments up to `last`; how many.
