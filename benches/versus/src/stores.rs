@@ -186,8 +186,9 @@ impl Store for Redb {
     }
 
     fn read(&mut self, keys: &[Key], each: &mut dyn FnMut(usize, Seen)) {
-        let table = self.0.begin_read().expect("a transaction").open_table(TABLE).expect("a table");
         for (at, key) in keys.iter().enumerate() {
+            // A transaction of its own for each: one that is kept open does not see what was written since.
+            let table = self.0.begin_read().expect("a transaction").open_table(TABLE).expect("a table");
             let found = table.get(key.as_str().as_bytes()).expect("a read");
             each(at, found.map(|value| seen(value.value())));
         }
