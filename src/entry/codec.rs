@@ -184,10 +184,6 @@ impl Entry {
     }
 
     /// As [`decode`](Self::decode), with the header taken apart already.
-    ///
-    /// # Errors
-    ///
-    /// As [`decode`](Self::decode).
     pub(crate) fn decode_parsed(
         key: &Key<'_>,
         header: &Header,

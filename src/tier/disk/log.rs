@@ -105,27 +105,29 @@ impl CachedReads {
         Self { offered: AtomicBool::new(cfg!(target_os = "linux")) }
     }
 
-    /// As if the system did not offer it.
-    #[cfg(test)]
-    pub(super) fn refuse(&self) {
-        self.offered.store(false, Ordering::Relaxed);
-    }
-
     /// Fills `bytes` from `at` on; `None` if they are not all there, or if the system cannot tell.
     #[cfg(target_os = "linux")]
     pub(super) fn read(&self, file: &Handle, bytes: &mut [u8], at: u64) -> Option<()> {
-        use rustix::io::{Errno, ReadWriteFlags};
-
         if !self.offered.load(Ordering::Relaxed) {
             return None;
         }
-        match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(bytes)], at, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == bytes.len() => Some(()),
+        let wanted = bytes.len();
+        self.heed(rustix::io::preadv2(file, &mut [io::IoSliceMut::new(bytes)], at, rustix::io::ReadWriteFlags::NOWAIT), wanted)
+    }
+
+    /// What the system's answer means. A kernel without the call and a file system without the flag are not asked again.
+    #[cfg(target_os = "linux")]
+    pub(super) fn heed(&self, answer: rustix::io::Result<usize>, wanted: usize) -> Option<()> {
+        use rustix::io::Errno;
+
+        match answer {
+            Ok(read) if read == wanted => Some(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 self.offered.store(false, Ordering::Relaxed);
                 None
             }
-            _ => None,
+            // A part of it, or nothing (`AGAIN`), is in the page cache; or the device fails, which is for who may wait to find out.
+            Ok(_) | Err(_) => None,
         }
     }
 
@@ -133,5 +135,41 @@ impl CachedReads {
     #[cfg(not(target_os = "linux"))]
     pub(super) fn read(&self, _: &Handle, _: &mut [u8], _: u64) -> Option<()> {
         None
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_system_that_cannot_tell_what_is_cached_is_asked_once() {
+        for lack in [Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL] {
+            let cached = CachedReads::new();
+            assert_eq!(cached.heed(Err(lack), 8), None);
+            assert!(!cached.offered.load(Ordering::Relaxed), "{lack}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_cached_or_fails_is_left_to_who_may_wait_and_asked_for_again() {
+        let cached = CachedReads::new();
+        for answer in [Err(Errno::AGAIN), Err(Errno::IO), Ok(0), Ok(7)] {
+            assert_eq!(cached.heed(answer, 8), None);
+        }
+        assert_eq!(cached.heed(Ok(8), 8), Some(()));
+    }
+
+    #[test]
+    fn what_was_just_written_is_read_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = files::open(&folder.path().join("file"), How::New).unwrap();
+        file.write_all_at(b"written", 0).unwrap();
+        let (cached, mut bytes) = (CachedReads::new(), [0; 7]);
+        // A file system without the flag says so, and then nothing is read.
+        assert!(cached.read(&file, &mut bytes, 0).is_none_or(|()| &bytes == b"written"));
+        assert_eq!(cached.read(&file, &mut [0; 8], 0), None, "one byte more than there is");
     }
 }

@@ -40,6 +40,8 @@ mod log;
 #[cfg(feature = "disk")]
 mod notes;
 #[cfg(feature = "disk")]
+mod read;
+#[cfg(feature = "disk")]
 mod recovery;
 #[cfg(feature = "disk")]
 mod scan;

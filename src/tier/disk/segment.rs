@@ -211,15 +211,6 @@ fn head_check(head: &[u8; RECORD_HEAD], salt: u64, offset: u64) -> u64 {
 
 /// The hash in a record head. Not keyed: it only tells which older records a damaged one stood for.
 pub(super) fn key_hash(namespace: &str, key: &str) -> u64 {
-    let (split, len) = (1 + namespace.len(), 1 + namespace.len() + key.len());
-    let mut short = [0; 128];
-    if let Some(joined) = short.get_mut(..len) {
-        // In one go: the state of a hash in parts is larger than the text of most keys.
-        joined[0] = namespace.len() as u8;
-        joined[1..split].copy_from_slice(namespace.as_bytes());
-        joined[split..].copy_from_slice(key.as_bytes());
-        return xxh3_64(joined);
-    }
     let mut hash = Xxh3::new();
     hash.update(&[namespace.len() as u8]);
     hash.update(namespace.as_bytes());

@@ -75,7 +75,7 @@ fn measure(name: &str, dir: &Path, size: Size, reads: usize) -> Value {
         let arguments = arguments(role, folder);
         child(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    let work = run("work", kept.path());
+    let work = run("run", kept.path());
     let closed = run("reopen", kept.path());
     say(&format!("{name}: fill, and be killed"));
     let program = std::env::current_exe().expect("this program");
@@ -86,13 +86,13 @@ fn measure(name: &str, dir: &Path, size: Size, reads: usize) -> Value {
     victim.kill().and_then(|()| victim.wait()).expect("the end of the child");
     assert_eq!(said.trim(), "filled", "{name} did not fill its folder");
     let killed = run("reopen", killed.path());
-    json!({ "work": work, "closed": closed, "killed": killed })
+    json!({ "run": work, "closed": closed, "killed": killed })
 }
 
 /// In a child: one part of the work in a folder.
 fn play(role: &str, name: &str, folder: &Path, size: Size, reads: usize) -> Value {
     match role {
-        "work" => work(name, folder, size, reads),
+        "run" => work(name, folder, size, reads),
         "fill" => {
             let mut store = open(name, folder, size);
             store.fill(&numbers(size), &Values::new(size.value));
@@ -254,37 +254,37 @@ fn rows<'a>(of: &dyn Fn(&str) -> Option<&'a Value>, told: &'a [(String, Value)],
     };
     let over = |name: &str, path: &str| ours(path) / peer(name, path);
     let (payload, mib) = (size.payload() as f64, f64::from(1 << 20));
-    let writes = "/work/writes_per_s";
+    let writes = "/run/writes_per_s";
     let best = peer("fjall", writes).max(peer("foyer", writes));
-    let tier = (ours("/work/resident") - size.memory as f64) / (size.entries as f64 * 40.0 + 32.0 * mib);
+    let tier = (ours("/run/resident") - size.memory as f64) / (size.entries as f64 * 40.0 + 32.0 * mib);
     vec![
         row(
             "warm read p50, us; over redb",
-            over("redb", "/work/warm/p50_us"),
+            over("redb", "/run/warm/p50_us"),
             Some(Bar::at_most(0.5, 0.3)),
-            "/work/warm",
-            all("/work/warm/p50_us", 2, 1.0),
+            "/run/warm",
+            all("/run/warm/p50_us", 2, 1.0),
         ),
         row(
             "warm read p99, us; over redb",
-            over("redb", "/work/warm/p99_us"),
+            over("redb", "/run/warm/p99_us"),
             Some(Bar::at_most(0.6, 0.3)),
-            "/work/warm",
-            all("/work/warm/p99_us", 2, 1.0),
+            "/run/warm",
+            all("/run/warm/p99_us", 2, 1.0),
         ),
         row(
             "read from the device p50, us; over foyer",
-            over("foyer", "/work/device/p50_us"),
+            over("foyer", "/run/device/p50_us"),
             Some(Bar::at_most(1.1, 1.0)),
-            "/work/device",
-            all("/work/device/p50_us", 1, 1.0),
+            "/run/device",
+            all("/run/device/p50_us", 1, 1.0),
         ),
         row(
             "absent key, us",
-            ours("/work/absent_ns") / 1e3,
+            ours("/run/absent_ns") / 1e3,
             Some(Bar::at_most(0.3, 0.1)),
-            "/work/absent_ns",
-            all("/work/absent_ns", 3, 1e-3),
+            "/run/absent_ns",
+            all("/run/absent_ns", 3, 1e-3),
         ),
         row(
             "writes, k/s; over the better of fjall and foyer",
@@ -293,20 +293,20 @@ fn rows<'a>(of: &dyn Fn(&str) -> Option<&'a Value>, told: &'a [(String, Value)],
             writes,
             all(writes, 1, 1e-3),
         ),
-        row("sync after it, ms", ours("/work/sync_ms"), None, "/work/sync_ms", all("/work/sync_ms", 0, 1.0)),
+        row("sync after it, ms", ours("/run/sync_ms"), None, "/run/sync_ms", all("/run/sync_ms", 0, 1.0)),
         row(
             "bytes on disk over values",
-            ours("/work/bytes_closed") / payload,
+            ours("/run/bytes_closed") / payload,
             Some(Bar::at_most(1.25, 1.1)),
-            "/work/bytes_closed",
-            all("/work/bytes_closed", 2, 1.0 / payload),
+            "/run/bytes_closed",
+            all("/run/bytes_closed", 2, 1.0 / payload),
         ),
         row(
             "resident MiB less memory's; over 40 B an entry and 32 MiB",
             tier,
             Some(Bar::at_most(1.0, 0.6)),
-            "/work/resident",
-            told.iter().map(|(_, told)| format!("{:.0}", (field(told, "/work/resident") - size.memory as f64) / mib)).collect(),
+            "/run/resident",
+            told.iter().map(|(_, told)| format!("{:.0}", (field(told, "/run/resident") - size.memory as f64) / mib)).collect(),
         ),
         row(
             "closed, opened, first answer, ms",
@@ -336,6 +336,6 @@ fn rows<'a>(of: &dyn Fn(&str) -> Option<&'a Value>, told: &'a [(String, Value)],
             "/killed/readable",
             all("/killed/readable", 3, 100.0),
         ),
-        row("close, ms", ours("/work/close_ms"), None, "/work/close_ms", all("/work/close_ms", 0, 1.0)),
+        row("close, ms", ours("/run/close_ms"), None, "/run/close_ms", all("/run/close_ms", 0, 1.0)),
     ]
 }

@@ -332,11 +332,23 @@ async fn where_the_page_cache_cannot_be_asked_reads_go_elsewhere() {
     bench.put(&disk, "k", b"one");
     appended(&disk).await;
     assert!(bench.get(&disk, "k").await.is_some());
-    let inline = disk.counts().inline_reads;
-    disk.shared().cached.refuse();
+    let before = disk.counts();
+    assert!(disk.shared().cached.heed(Err(rustix::io::Errno::NOSYS), 1).is_none());
+    assert!(disk.get_now(&bench.hasher.key(Namespace::CURVES, "k").unwrap()).is_none(), "only who may wait can read it");
     assert!(bench.get(&disk, "k").await.is_some());
     let counts = disk.counts();
-    assert_eq!((counts.inline_reads, counts.device_reads > 0), (inline, true));
+    assert_eq!((counts.inline_reads, counts.device_reads), (before.inline_reads, before.device_reads + 1));
+}
+
+#[tokio::test]
+async fn an_absent_key_is_answered_without_a_read() {
+    let bench = Bench::new();
+    let disk = bench.open();
+    bench.put(&disk, "k", b"one");
+    appended(&disk).await;
+    assert!(matches!(disk.get_now(&bench.hasher.key(Namespace::CURVES, "absent").unwrap()), Some(Lookup::Miss)));
+    let counts = disk.counts();
+    assert_eq!((counts.inline_reads, counts.device_reads), (0, 0));
 }
 
 /// A bench whose capacity is worth a catalogue, filled with 400 keys over several segments, then closed.
