@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{CacheConfig, NamespaceConfig, Urls};
 use crate::engine::repairs::Kept;
-use crate::engine::state::{Engine, Governance, Governances};
+use crate::engine::state::{Engine, Governance, Governances, Refill};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flights;
 use crate::invalidation::gate::Gates;
@@ -151,7 +151,7 @@ impl Builder {
             exporter: Exporter::new(config.node.clone()),
             departed: Departed::new(),
             throttled: Mutex::default(),
-            refill_left: AtomicU64::new(0),
+            refill: Refill::default(),
             coherence: Mutex::new(None),
             repairs_kept: AtomicBool::new(false),
             kept: Kept::default(),
@@ -180,6 +180,7 @@ async fn open_disk(config: &CacheConfig, clock: &Clock, hasher: &KeyHasher) -> R
         capacity: config.disk.capacity.into(),
         flush_interval: config.disk.flush_interval,
         queue_bytes: config.disk.queue.into(),
+        admission: config.disk.admission,
         segment_bytes: None,
     };
     let (clock, hasher) = (clock.clone(), hasher.clone());

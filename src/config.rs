@@ -19,7 +19,7 @@ pub use units::Size;
 use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
-use crate::policy::placement::Placement;
+use crate::policy::placement::{Admission, Placement};
 use crate::policy::ttl::MAX_TTL;
 use units::{duration, policy};
 
@@ -101,12 +101,14 @@ pub struct DiskSettings {
     pub flush_interval: Duration,
     /// Bytes that may wait to be written, at least 64 KiB; a full queue makes a write wait. 8 MiB unless set.
     pub queue: Size,
+    /// Which of the values that memory lets go are written. What a `set` of a disk policy brings always is.
+    pub admission: Admission,
 }
 
 impl Default for DiskSettings {
     fn default() -> Self {
         let flush_interval = Duration::from_millis(500);
-        Self { path: None, capacity: Size::mib(1024), flush_interval, queue: Size::mib(8) }
+        Self { path: None, capacity: Size::mib(1024), flush_interval, queue: Size::mib(8), admission: Admission::default() }
     }
 }
 

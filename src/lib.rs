@@ -114,11 +114,13 @@ pub use inspect::{FolderEntry, FolderReport, inspect};
 pub use invalidate::Invalidate;
 pub use invalidation::event::{InvalidationEvent, Scope};
 pub use key::MAX_KEY_BYTES;
-pub use metrics::{Analytics, FetchAnalytics, Latency, MissCauses, NamespaceAnalytics, TierAnalytics};
+pub use metrics::{
+    Analytics, FetchAnalytics, Latency, LogAnalytics, MissCauses, NamespaceAnalytics, RefillAnalytics, TierAnalytics,
+};
 pub use namespace::{MAX_NAMESPACE_BYTES, MAX_NAMESPACES, Namespace};
 pub use payload::Payload;
 pub use policy::TtlPolicy;
-pub use policy::placement::{DiskPlacement, Placement};
+pub use policy::placement::{Admission, DiskPlacement, Placement};
 #[doc(hidden)]
 pub use schema::__private;
 pub use schema::Schema;

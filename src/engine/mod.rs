@@ -55,7 +55,8 @@ impl Engine {
         Box::pin(self.catch_up(strict)).await?;
         let weak = Arc::downgrade(self);
         let keys = self.read_hot_list().await;
-        self.refill_left.store(keys.len() as u64, Ordering::Relaxed);
+        self.refill.planned.store(keys.len() as u64, Ordering::Relaxed);
+        self.refill.finished.store(keys.is_empty(), Ordering::Release);
         let mut tasks = self.tasks.lock();
         tasks.push(tokio::spawn(Self::maintain_forever(weak.clone(), self.maintenance)));
         if !keys.is_empty() {

@@ -34,7 +34,7 @@ impl Engine {
                 && self.lands_on_disk(&found.entry)
                 && let Some(disk) = &self.disk
             {
-                disk.offer(&found.entry);
+                disk.offer(&found.entry, true);
             }
             let put = self.memory.put(key, found.entry.clone());
             if self.undo_if_covered(key, fill.stamp.stamp) {
@@ -136,7 +136,12 @@ impl Engine {
             return false;
         }
         let Some(_gate) = self.gates.demote(hash, since) else { return false };
-        if self.rules.covers(entry.stamp(), key.id, key.text) || !disk.offer(entry) || self.undo_if_covered(&key, entry.stamp()) {
+        // Memory leaves its count of hits in what it lets go.
+        let reused = entry.hits().load(Ordering::Relaxed) > 0;
+        if self.rules.covers(entry.stamp(), key.id, key.text)
+            || !disk.offer(entry, reused)
+            || self.undo_if_covered(&key, entry.stamp())
+        {
             return false;
         }
         self.recorder.demoted(Tier::Memory, 1);

@@ -1,12 +1,13 @@
 //! Seeing: analytics, health, and what is known of one key. Moves nothing and counts as no read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::engine::state::{CoherenceState, Engine, Verdict, Want};
 use crate::entry::Entry;
 use crate::health::{Health, TierHealth};
 use crate::key::Key;
-use crate::metrics::Analytics;
+use crate::metrics::{Analytics, LogAnalytics, RefillAnalytics, share};
 use crate::policy::TtlPolicy;
 use crate::tier::{Lookup, Tier, TierState};
 
@@ -99,6 +100,25 @@ impl Engine {
             CoherenceState::Current(lag) => lag,
             CoherenceState::Blind(since) => since.elapsed(),
         });
+        all.disk_log = self.disk.as_ref().map(|disk| disk.counts()).map_or_else(LogAnalytics::default, |counts| LogAnalytics {
+            bytes_written: counts.bytes_written,
+            value_bytes_written: counts.payload_bytes_written,
+            write_amplification: share(counts.bytes_written, counts.payload_bytes_written),
+            carried: counts.carried,
+            demotions_refused: counts.refused,
+            demotions_not_admitted: counts.not_admitted,
+            page_cache_reads: counts.inline_reads,
+            device_reads: counts.device_reads,
+            damaged: counts.damaged,
+            segments: counts.segments,
+        });
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        all.refill = RefillAnalytics {
+            finished: self.refill.finished.load(Ordering::Acquire),
+            planned: count(&self.refill.planned),
+            done: count(&self.refill.done),
+            skipped: count(&self.refill.skipped),
+        };
         all
     }
 

@@ -49,8 +49,8 @@ pub(crate) struct Engine {
     pub(crate) departed: Departed,
     /// When each failed fetch may be tried again, in steady milliseconds: set where a stale value stands in.
     pub(crate) throttled: Mutex<std::collections::HashMap<u64, u64>>,
-    /// Entries of the hot list that wait to be brought back to memory; 0 when the refill is over.
-    pub(crate) refill_left: AtomicU64,
+    /// How far memory is filled again after the last restart.
+    pub(crate) refill: Refill,
     /// How the log between nodes stands; `None` without Redis.
     pub(crate) coherence: Mutex<Option<CoherenceState>>,
     /// The disk holds a list of repairs that Redis still needs.
@@ -62,6 +62,15 @@ pub(crate) struct Engine {
     pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How often maintenance runs.
     pub(crate) maintenance: Duration,
+}
+
+/// Keys of the hot list, as [`RefillAnalytics`](crate::metrics::RefillAnalytics) tells them.
+#[derive(Default)]
+pub(crate) struct Refill {
+    pub(crate) planned: AtomicU64,
+    pub(crate) done: AtomicU64,
+    pub(crate) skipped: AtomicU64,
+    pub(crate) finished: AtomicBool,
 }
 
 /// How this node stands towards the log that nodes share.

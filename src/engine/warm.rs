@@ -36,7 +36,7 @@ impl Engine {
             let _gate = self.gates.write(hash);
             let is_current = self.memory.peek(&key).is_some_and(|resident| std::ptr::eq(resident.payload(), entry.payload()));
             if is_current && !disk.contains(&key) && !self.rules.covers(entry.stamp(), key.id, key.text) {
-                disk.offer(&entry);
+                disk.offer(&entry, true);
             }
         }
         self.write_hot_list().await;
@@ -78,23 +78,26 @@ impl Engine {
 
     /// Brings the hot keys back to memory, hottest first, until memory is full or the cache is gone.
     pub(crate) async fn refill(engine: Weak<Engine>, keys: Vec<OwnedKey>) {
-        let (started, mut brought) = (crate::clock::Clock::stopwatch(), 0_u64);
-        for (done, key) in keys.iter().enumerate() {
+        let (started, planned) = (crate::clock::Clock::stopwatch(), keys.len() as u64);
+        let mut done = 0;
+        for (at, key) in keys.iter().enumerate() {
             let Some(engine) = engine.upgrade() else { return };
-            engine.refill_left.store((keys.len() - done) as u64, Ordering::Relaxed);
             let usage = engine.memory.usage();
             if usage.bytes > usage.capacity / 100 * 95 {
                 break;
             }
-            brought += u64::from(engine.refill_one(&key.key()).await);
-            if done % 64 == 63 {
+            done += u64::from(engine.refill_one(&key.key()).await);
+            engine.refill.done.store(done, Ordering::Relaxed);
+            engine.refill.skipped.store(at as u64 + 1 - done, Ordering::Relaxed);
+            if at % 64 == 63 {
                 tokio::task::yield_now().await;
             }
         }
         if let Some(engine) = engine.upgrade() {
-            engine.refill_left.store(0, Ordering::Relaxed);
+            engine.refill.skipped.store(planned - done, Ordering::Relaxed);
+            engine.refill.finished.store(true, Ordering::Release);
         }
-        tracing::info!(entries = brought, of = keys.len(), took = ?started.elapsed(), "memory is warm again");
+        tracing::info!(done, skipped = planned - done, took = ?started.elapsed(), "memory is warm again");
     }
 
     async fn refill_one(&self, key: &crate::key::Key<'_>) -> bool {

@@ -29,7 +29,7 @@ enum Kind {
 
 /// Every metric. The README shows this table.
 #[rustfmt::skip]
-static NAMES: [Name; 24] = [
+static NAMES: [Name; 28] = [
     ("aurum_cache_hits_total", Unit::Count, Kind::Counter, "Reads that this tier answered"),
     ("aurum_cache_misses_total", Unit::Count, Kind::Counter, "Reads that no tier could answer, by cause"),
     ("aurum_cache_tier_misses_total", Unit::Count, Kind::Counter, "Reads that asked this tier and found nothing to serve"),
@@ -51,6 +51,10 @@ static NAMES: [Name; 24] = [
     ("aurum_cache_redis_memory_bytes", Unit::Bytes, Kind::Gauge, "Bytes the Redis server says it uses, for all its users"),
     ("aurum_cache_tier_up", Unit::Count, Kind::Gauge, "1 where this tier works, 0.5 where it is degraded, 0 where it is down (the breaker is open)"),
     ("aurum_cache_coherence_lag_seconds", Unit::Seconds, Kind::Gauge, "How far this node is behind the log between nodes"),
+    ("aurum_cache_disk_written_bytes_total", Unit::Bytes, Kind::Counter, "Bytes appended to the disk's log"),
+    ("aurum_cache_disk_value_bytes_total", Unit::Bytes, Kind::Counter, "Bytes of values among them; the ratio is the write amplification"),
+    ("aurum_cache_demotions_refused_total", Unit::Count, Kind::Counter, "Values that memory let go and the disk did not take, by cause"),
+    ("aurum_cache_refill_left", Unit::Count, Kind::Gauge, "Keys that were hot before the restart and wait to be brought back to memory"),
     ("aurum_cache_namespace_hits_total", Unit::Count, Kind::Counter, "Reads of this namespace that this tier answered"),
     ("aurum_cache_namespace_misses_total", Unit::Count, Kind::Counter, "Reads of this namespace that no tier could answer"),
     ("aurum_cache_namespace_sets_total", Unit::Count, Kind::Counter, "Values written to this namespace"),
@@ -93,6 +97,15 @@ impl Exporter {
         }
         if let Some(lag) = all.coherence_lag {
             self.gauge("aurum_cache_coherence_lag_seconds", &[], lag.as_secs_f64());
+        }
+        if all.disk.capacity > 0 {
+            self.count("aurum_cache_disk_written_bytes_total", &[], all.disk_log.bytes_written);
+            self.count("aurum_cache_disk_value_bytes_total", &[], all.disk_log.value_bytes_written);
+            let (full, worthless) = (all.disk_log.demotions_refused, all.disk_log.demotions_not_admitted);
+            self.count("aurum_cache_demotions_refused_total", &[("cause", "queue_full")], full);
+            self.count("aurum_cache_demotions_refused_total", &[("cause", "not_admitted")], worthless);
+            let left = all.refill.planned.saturating_sub(all.refill.done + all.refill.skipped);
+            self.gauge("aurum_cache_refill_left", &[], left as f64);
         }
         for namespace in &all.namespaces {
             let name = ("namespace", namespace.name.as_str());

@@ -1,7 +1,7 @@
 //! What the cache saw of itself: counted where it happens, read when somebody asks.
 //!
 //! [`recorder`] counts, at a cost that the hit path does not feel: in [`slot`]s of threads that [`totals`] adds up, and by
-//! [`minute`]. [`snapshot`] is what a caller gets to see, and [`export`] hands to the `metrics` facade (feature `metrics`). Nothing in
+//! [`minute`]. [`snapshot`] (and [`log`]) is what a caller gets to see, and [`export`] hands to the `metrics` facade (feature `metrics`). Nothing in
 //! here reacts to a number: who decides by them asks.
 
 #[cfg(not(feature = "metrics"))]
@@ -11,7 +11,10 @@ mod export;
 mod export;
 
 pub(crate) mod departed;
+mod log;
 mod minute;
+#[cfg(feature = "serde")]
+mod nanos;
 mod outcome;
 pub(crate) mod recorder;
 mod slot;
@@ -20,6 +23,8 @@ mod totals;
 
 pub(crate) use departed::Departed;
 pub(crate) use export::Exporter;
+pub use log::{LogAnalytics, RefillAnalytics};
 pub(crate) use outcome::{FetchOutcome, MissCause, Verb};
 pub(crate) use recorder::Recorder;
+pub(crate) use snapshot::share;
 pub use snapshot::{Analytics, FetchAnalytics, Latency, MissCauses, NamespaceAnalytics, TierAnalytics};

@@ -15,6 +15,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Stopwatch};
+use crate::metrics::log::{LogAnalytics, RefillAnalytics};
 use crate::metrics::minute::Minute;
 use crate::metrics::outcome::{FetchOutcome, MissCause, Verb};
 use crate::metrics::slot::{Slots, sampled};
@@ -224,6 +225,8 @@ impl Recorder {
             miss_causes: causes(&totals.misses),
             redis_memory,
             coherence_lag: None,
+            disk_log: LogAnalytics::default(),
+            refill: RefillAnalytics::default(),
             memory,
             disk,
             redis,

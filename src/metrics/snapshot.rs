@@ -10,6 +10,9 @@ use bytesize::ByteSize;
 #[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::log::{LogAnalytics, RefillAnalytics};
+#[cfg(feature = "serde")]
+use crate::metrics::nanos;
 use crate::namespace::Namespace;
 use crate::tier::Tier;
 
@@ -58,6 +61,10 @@ pub struct Analytics {
     pub disk: TierAnalytics,
     /// The Redis tier; all zero when it is off.
     pub redis: TierAnalytics,
+    /// What only the disk tier counts; all zero when it is off.
+    pub disk_log: LogAnalytics,
+    /// How far memory is filled again after a restart.
+    pub refill: RefillAnalytics,
     /// Every namespace that was used, by name.
     pub namespaces: Vec<NamespaceAnalytics>,
     /// Since the cache was opened, by the steady clock.
@@ -246,6 +253,10 @@ impl fmt::Display for Analytics {
         if let Some(lag) = self.coherence_lag {
             writeln!(f, "log       {} behind", short(lag))?;
         }
+        if self.disk.capacity > 0 {
+            writeln!(f, "disk log  {}", self.disk_log)?;
+            writeln!(f, "refill    {}", self.refill)?;
+        }
         f.write_str("\n")?;
         self.tier_table().fmt(f)?;
         if !self.namespaces.is_empty() {
@@ -359,7 +370,7 @@ impl fmt::Display for Table {
 }
 
 /// `1.5 MiB`.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     ByteSize::b(count).display().iec().to_string()
 }
 
@@ -374,40 +385,6 @@ fn short(time: Duration) -> String {
     };
     let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.digits$} {unit}")
-}
-
-/// A duration as whole nanoseconds; 584 years at most.
-#[cfg(feature = "serde")]
-pub(crate) mod nanos {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_nanos)
-    }
-
-    /// The same of a duration that may not be there.
-    pub(crate) mod maybe {
-        use std::time::Duration;
-
-        use serde::{Deserialize, Deserializer, Serializer};
-
-        pub(crate) fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-            match time {
-                Some(time) => super::serialize(time, serializer),
-                None => serializer.serialize_none(),
-            }
-        }
-
-        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-            Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_nanos))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,19 @@ pub enum DiskPlacement {
     OnSet,
 }
 
+/// Which of the values that memory lets go are worth a write to disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Admission {
+    /// Those that were hit while memory held them; the others only while the disk has room to spare, so that what is asked for once wears no
+    /// device.
+    #[default]
+    Reused,
+    /// All of them.
+    All,
+}
+
 /// Where entries of one policy live. Memory holds all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

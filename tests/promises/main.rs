@@ -8,6 +8,7 @@ mod support;
 mod analytics_and_health;
 mod bad_input;
 mod coherence;
+mod disk_admission;
 mod disk_budget;
 mod disk_damage;
 mod disk_folder;

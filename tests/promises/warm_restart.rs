@@ -111,6 +111,39 @@ async fn memory_is_filled_again_without_a_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hottest_come_back_first_and_the_progress_reaches_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path()).await;
+    for i in 0..4_000 {
+        put(&cache, NS, &format!("k/{i}"), &text(&format!("k/{i}"), 1_000), TtlPolicy::Long).await;
+    }
+    // Not the last ones, nor the first.
+    let hot: Vec<_> = (1_000..1_200).map(|i| format!("k/{i}")).collect();
+    for _ in 0..5 {
+        for key in &hot {
+            read(&cache, NS, key).await.unwrap();
+        }
+    }
+    cache.close().await.unwrap();
+    drop(cache);
+
+    // A fifth of what was resident has room now.
+    let cache = Cache::builder().memory(1 << 20).disk(folder.path(), 128 << 20).open().await.unwrap();
+    until("the refill is over", async || cache.analytics().refill.finished).await;
+    let refill = cache.analytics().refill;
+    assert_eq!(refill.done + refill.skipped, refill.planned, "{refill}");
+    assert!(refill.planned > 2_000 && (200..2_000).contains(&refill.done), "{refill}");
+    for key in &hot {
+        assert!(cache.get_resident::<str>(NS, key).is_some(), "{key} was hot; {refill}");
+    }
+    cache.close().await.unwrap();
+    drop(cache);
+    let empty = tempfile::tempdir().unwrap();
+    let refill = open(empty.path()).await.analytics().refill;
+    assert!(refill.finished && refill.planned == 0, "nothing to do is done at once: {refill}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_remaining_life_is_kept_and_time_while_down_counts() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
     let cache = open_at(folder.path(), &clock).await;

@@ -38,7 +38,7 @@ impl Disk {
 
     pub(crate) fn put(&self, _: &Entry) {}
 
-    pub(crate) fn offer(&self, _: &Entry) -> bool {
+    pub(crate) fn offer(&self, _: &Entry, _: bool) -> bool {
         false
     }
 

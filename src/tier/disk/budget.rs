@@ -27,6 +27,12 @@ impl Shared {
         self.queue.lock().bytes < self.config.queue_bytes
     }
 
+    /// May it also take what is not worth much? While the next segments still fit without dropping one, and the device keeps up.
+    pub(super) fn has_room_to_spare(&self) -> bool {
+        let config = &self.config;
+        self.segments.bytes() + 2 * config.segment() < config.log_budget() && self.queue.lock().bytes < config.queue_bytes / 2
+    }
+
     pub(super) fn usage(&self) -> Usage {
         Usage {
             entries: self.index.len(),
@@ -48,6 +54,7 @@ impl Shared {
         let counts = &self.counts;
         DiskCounts {
             refused: counts.refused.load(Ordering::Relaxed),
+            not_admitted: counts.not_admitted.load(Ordering::Relaxed),
             too_large: counts.too_large.load(Ordering::Relaxed),
             damaged: counts.damaged.load(Ordering::Relaxed),
             distrusted: counts.distrusted.load(Ordering::Relaxed),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::policy::placement::Admission;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -27,6 +28,8 @@ pub(crate) struct DiskConfig {
     pub(crate) flush_interval: Duration,
     /// Bytes that may wait for the writer before `room` makes callers wait and `offer` refuses.
     pub(crate) queue_bytes: u64,
+    /// Which demotions are worth a write.
+    pub(crate) admission: Admission,
     /// Size of a segment, for tests; by default it follows from the capacity.
     pub(crate) segment_bytes: Option<u64>,
 }
@@ -40,6 +43,7 @@ impl DiskConfig {
             capacity,
             flush_interval: Duration::from_millis(500),
             queue_bytes: 16 * MIB,
+            admission: Admission::Reused,
             segment_bytes: None,
         }
     }

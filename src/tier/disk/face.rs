@@ -16,6 +16,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, KeyHasher};
 use crate::namespace::Namespace;
+use crate::policy::placement::Admission;
 use crate::tier::{TierReport, Usage};
 
 /// How long dropping the last handle waits for the writer.
@@ -127,15 +128,20 @@ impl Disk {
         }
     }
 
-    /// Takes a value that memory lets go, if there is room for it at once.
-    pub(crate) fn offer(&self, entry: &Entry) -> bool {
-        let welcome = self.shared.trouble().is_none() && self.shared.has_room();
-        if welcome {
-            self.put(entry);
-        } else {
-            self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
+    /// Takes a value that memory lets go, if there is room for it at once and it is worth a write: one that was not `reused` may only take what
+    /// nobody else needs.
+    pub(crate) fn offer(&self, entry: &Entry, reused: bool) -> bool {
+        let (shared, counts) = (&self.shared, &self.shared.counts);
+        if shared.trouble().is_some() || !shared.has_room() {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            return false;
         }
-        welcome
+        if !reused && shared.config.admission == Admission::Reused && !shared.has_room_to_spare() {
+            counts.not_admitted.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        self.put(entry);
+        true
     }
 
     /// Removes a key; no later read sees it. `settled` with the ticket says when that outlives a crash.

@@ -78,6 +78,8 @@ pub(crate) struct Removal {
 pub(crate) struct DiskCounts {
     /// Demotions refused because the queue was full or the tier down.
     pub(crate) refused: u64,
+    /// Demotions refused because they were not worth a write.
+    pub(crate) not_admitted: u64,
     /// Values refused because they are larger than half a segment.
     pub(crate) too_large: u64,
     /// Damaged records, notes and files met.

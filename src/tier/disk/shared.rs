@@ -71,6 +71,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) refused: AtomicU64,
+    pub(super) not_admitted: AtomicU64,
     pub(super) too_large: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) distrusted: AtomicU64,

@@ -74,7 +74,8 @@ pub(crate) struct Gone {
 pub(crate) struct Put {
     /// Is it held now? Not if it is more than a quarter of its shard.
     pub(crate) admitted: bool,
-    /// What had to leave for it; the caller decides whether it goes to disk. Entries whose life was over are not among them.
+    /// What had to leave for it, with no hits where it was never asked for while it was here; the caller decides whether it goes to disk. Entries
+    /// whose life was over are not among them.
     pub(crate) evicted: Evicted,
 }
 

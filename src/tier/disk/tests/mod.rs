@@ -237,7 +237,7 @@ async fn a_failing_device_takes_the_tier_down_and_nothing_old_comes_back_with_it
     let removal = bench.remove(&disk, "b");
     assert_eq!(disk.settled(removal.ticket).await.unwrap_err().kind(), ErrorKind::TierDown);
     assert_eq!(disk.report().state, TierState::Down);
-    assert!(!disk.offer(&bench.entry("d", b"x", 1000)));
+    assert!(!disk.offer(&bench.entry("d", b"x", 1000), true));
     bench.put(&disk, "c", b"new");
     bench.faults.heal();
     up(&disk).await;
