@@ -180,17 +180,7 @@ impl Entry {
         clock: &Clock,
         stamp: Option<u64>,
     ) -> Result<Self, Error> {
-        Self::decode_parsed(key, &Header::parse(header)?, payload, clock, stamp)
-    }
-
-    /// As [`decode`](Self::decode), with the header taken apart already.
-    pub(crate) fn decode_parsed(
-        key: &Key<'_>,
-        header: &Header,
-        payload: &[u8],
-        clock: &Clock,
-        stamp: Option<u64>,
-    ) -> Result<Self, Error> {
+        let header = Header::parse(header)?;
         header.verify(key.namespace().name(), key.text, payload)?;
         let life = header.expires - header.created;
         let policy = TtlPolicy::from_tag(header.policy, Duration::from_millis(life))

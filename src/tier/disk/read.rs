@@ -127,7 +127,7 @@ impl Shared {
         if let (Some(head), Some(body)) = (&head, bytes.get(RECORD_HEAD..)) {
             match value_of(key, body) {
                 Some((header, payload)) => {
-                    if let Ok(entry) = Entry::decode_parsed(key, &header, payload, &self.clock, None) {
+                    if let Ok(entry) = Entry::decode(key, header, payload, &self.clock, None) {
                         return if self.clock.is_before(entry.stale_until()) { Lookup::Hit(entry) } else { Lookup::Miss };
                     }
                 }
@@ -149,14 +149,14 @@ impl Shared {
 }
 
 /// Header and payload of the body of a record, if it says that it is of this key. Only lengths are checked.
-fn value_of<'a>(key: &Key<'_>, body: &'a [u8]) -> Option<(Header, &'a [u8])> {
-    let (header, rest) = body.split_first_chunk::<{ Header::LEN }>()?;
-    let header = Header::parse(header).ok()?;
+fn value_of<'a>(key: &Key<'_>, body: &'a [u8]) -> Option<(&'a [u8; Header::LEN], &'a [u8])> {
+    let (bytes, rest) = body.split_first_chunk::<{ Header::LEN }>()?;
+    let header = Header::parse(bytes).ok()?;
     let (name, text) = (key.namespace().name().as_bytes(), key.text.as_bytes());
     if (usize::from(header.namespace_len), usize::from(header.key_len)) != (name.len(), text.len()) {
         return None;
     }
     let rest = rest.strip_prefix(name)?.strip_prefix(text)?;
     let (payload, padding) = rest.split_at_checked(header.payload_len as usize)?;
-    (padding.len() < 8).then_some((header, payload))
+    (padding.len() < 8).then_some((bytes, payload))
 }
