@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::metrics::MissCause;
 use crate::policy::placement::DiskPlacement;
 use crate::tier::Tier;
-use crate::tier::memory::{Evicted, Gone};
+use crate::tier::memory::{Evicted, Gone, was_reused};
 use crate::tier::remote::{Lease, Note};
 
 /// An entry with less life than this is not worth a write to disk, in milliseconds.
@@ -136,10 +136,8 @@ impl Engine {
             return false;
         }
         let Some(_gate) = self.gates.demote(hash, since) else { return false };
-        // Memory leaves its count of hits in what it lets go.
-        let reused = entry.hits().load(Ordering::Relaxed) > 0;
         if self.rules.covers(entry.stamp(), key.id, key.text)
-            || !disk.offer(entry, reused)
+            || !disk.offer(entry, was_reused(entry))
             || self.undo_if_covered(&key, entry.stamp())
         {
             return false;

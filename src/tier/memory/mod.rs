@@ -74,9 +74,13 @@ pub(crate) struct Gone {
 pub(crate) struct Put {
     /// Is it held now? Not if it is more than a quarter of its shard.
     pub(crate) admitted: bool,
-    /// What had to leave for it, with no hits where it was never asked for while it was here; the caller decides whether it goes to disk. Entries
-    /// whose life was over are not among them.
+    /// What had to leave for it; the caller decides whether it goes to disk. Entries whose life was over are not among them.
     pub(crate) evicted: Evicted,
+}
+
+/// Was this entry, which was evicted, asked for while it was here? What came to the main queue was, there or shortly before.
+pub(crate) fn was_reused(entry: &Entry) -> bool {
+    entry.hits().load(Ordering::Relaxed) > 0 || entry.place().load(Ordering::Relaxed) >> 31 == 1
 }
 
 /// The entries of this process, in shards.

@@ -279,8 +279,6 @@ impl Shard<'_> {
                 self.state.policy.trial(false);
             }
             self.state.policy.main_evicted();
-            // Nobody here asks any more; the engine does: what came as far as this was asked for again.
-            item.held.hits().fetch_max(1, Ordering::Relaxed);
         }
         let residents = self.state.len() + 1;
         self.state.ghosts.fit(residents);
