@@ -37,12 +37,15 @@ impl Common {
     }
 }
 
-/// What an entry costs the budget: its allocation as the allocator rounds it (glibc's rule; large ones are whole pages), and its part of the tables.
+/// What an entry costs the budget: its allocation, and its part of the tables.
 pub(super) fn cost(entry: &Entry) -> u64 {
+    allocated(entry) + PER_ENTRY
+}
+
+/// Its allocation as the allocator rounds it (glibc's rule; large ones are whole pages): what is left of its cost once it left the tables.
+fn allocated(entry: &Entry) -> u64 {
     let bytes = entry.footprint() as u64;
-    let allocated =
-        if bytes < 128 << 10 { (bytes + 8).next_multiple_of(16).max(32) } else { (bytes + 16).next_multiple_of(4096) };
-    allocated + PER_ENTRY
+    if bytes < 128 << 10 { (bytes + 8).next_multiple_of(16).max(32) } else { (bytes + 16).next_multiple_of(4096) }
 }
 
 /// What the lock of a shard guards.
@@ -165,7 +168,7 @@ impl Shard<'_> {
         let Some(Item { held, trial, .. }) = self.state.queue(side).take_at(number) else { return };
         entry.hits().store(held.hits().load(Ordering::Relaxed), Ordering::Relaxed);
         let (before, after) = (cost(&held), cost(&entry));
-        self.note_retired(&held, before);
+        self.note_retired(&held);
         let held = self.edit.replace(hash, held, entry, self.pin);
         let queue = self.state.queue(side);
         queue.put_back(number, Item { held, trial });
@@ -210,14 +213,14 @@ impl Shard<'_> {
     }
 
     fn retire(&mut self, held: Held, hash: u64) {
-        self.note_retired(&held, cost(&held));
+        self.note_retired(&held);
         self.edit.remove(hash, held, self.pin);
     }
 
-    fn note_retired(&mut self, held: &Held, cost: u64) {
+    fn note_retired(&mut self, held: &Held) {
         if held.is_shared() {
             self.state.lingering.push_back(Entry::clone(held));
-            self.state.lingering_bytes += cost;
+            self.state.lingering_bytes += allocated(held);
         }
     }
 
@@ -228,7 +231,7 @@ impl Shard<'_> {
             if entry.is_shared() {
                 self.state.lingering.push_back(entry);
             } else {
-                self.state.lingering_bytes -= cost(&entry);
+                self.state.lingering_bytes -= allocated(&entry);
                 self.state.released.push(entry);
             }
         }
@@ -285,7 +288,7 @@ impl Shard<'_> {
         let position = self.state.policy.evicted(from, weight);
         self.state.ghosts.put(hash, from, position);
         self.state.evictions += 1;
-        self.note_retired(&item.held, weight);
+        self.note_retired(&item.held);
         let entry = self.common.returns.then(|| Entry::clone(&item.held));
         evicted.push(Gone { hash, entry });
         self.edit.remove(hash, item.held, self.pin);
@@ -402,7 +405,7 @@ impl Shard<'_> {
             assert_eq!(queue.bytes, bytes);
         }
         assert_eq!(self.edit.total(), self.state.len(), "the table has no entry that is not queued");
-        assert_eq!(self.state.lingering_bytes, self.state.lingering.iter().map(cost).sum::<u64>());
+        assert_eq!(self.state.lingering_bytes, self.state.lingering.iter().map(allocated).sum::<u64>());
         assert!(self.state.bytes() <= self.cap() || self.state.len() <= 1, "the budget is kept");
     }
 }
