@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::support::proxy::Proxy;
 use crate::support::redis::RedisServer;
-use crate::support::{self, put, read, until};
-use aurum_cache::{Cache, Namespace, TtlPolicy};
+use crate::support::{self, put, read, tiers, until};
+use aurum_cache::{Cache, Namespace, Tier, TtlPolicy};
 
 const NS: Namespace = Namespace::CURVES;
 const SCOPES: [&str; 4] = ["key", "pattern", "namespace", "all"];
@@ -134,21 +134,42 @@ async fn a_node_that_was_cut_off_reads_on_when_it_is_back() {
     assert_eq!(read(&b, NS, "stays").await.as_deref(), Some("old"));
 }
 
-/// The log is gone (flushed, or a new server): nobody knows what was invalidated, so local copies go.
+/// The log is gone, wholly or as far as the cursor: nobody knows what was invalidated, so local copies go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn when_the_log_is_lost_local_copies_are_dropped() {
-    let (redis, fa, fb) = (RedisServer::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = (node("a", fa.path(), &redis.url()).await, node("b", fb.path(), &redis.url()).await);
-    put(&b, NS, "pjm:1", "old", TtlPolicy::Persistent).await;
-    b.close().await.unwrap();
-    drop(b);
-    invalidate(&a, "key").await;
-    a.close().await.unwrap();
-    redis.ask(&["FLUSHALL"]);
-    let b = node("b", fb.path(), &redis.url()).await;
-    until("the copy of an unknown past is not served", async || read(&b, NS, "pjm:1").await.is_none()).await;
-    for _ in 0..20 {
-        assert!(read(&b, NS, "pjm:1").await.is_none());
+    let redis = RedisServer::start();
+    let log = "aurum:{aurum:log}";
+    let losses: [&[&str]; 3] = [&["FLUSHALL"], &["DEL", log], &["XTRIM", log, "MAXLEN", "0"]];
+    for loss in losses {
+        let (fa, fb) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (a, b) = (node("a", fa.path(), &redis.url()).await, node("b", fb.path(), &redis.url()).await);
+        put(&b, NS, "pjm:1", "old", TtlPolicy::Persistent).await;
+        b.close().await.unwrap();
+        drop(b);
+        invalidate(&a, "key").await;
+        redis.ask(loss);
+        let b = node("b", fb.path(), &redis.url()).await;
+        until("the copy of an unknown past is not served", async || read(&b, NS, "pjm:1").await.is_none()).await;
+        for _ in 0..20 {
+            assert!(read(&b, NS, "pjm:1").await.is_none(), "{loss:?}");
+        }
+
+        // And under nodes that run: what they hold goes, and what is written then is heard.
+        put(&a, NS, "pjm:2", "old", TtlPolicy::Persistent).await;
+        until("both have it", async || read(&b, NS, "pjm:2").await.is_some()).await;
+        redis.ask(loss);
+        for cache in [&a, &b] {
+            until("neither keeps what it held", async || {
+                !tiers(cache, NS, "pjm:2").await.iter().any(|tier| *tier != Tier::Redis)
+            })
+            .await;
+        }
+        put(&a, NS, "pjm:3", "0", TtlPolicy::Persistent).await;
+        until("the other reads it", async || read(&b, NS, "pjm:3").await.as_deref() == Some("0")).await;
+        put(&a, NS, "pjm:3", "1", TtlPolicy::Persistent).await;
+        until("the other hears of it", async || read(&b, NS, "pjm:3").await.as_deref() == Some("1")).await;
+        a.close().await.unwrap();
+        b.close().await.unwrap();
     }
 }
 

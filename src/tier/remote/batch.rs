@@ -132,7 +132,14 @@ impl Line {
             }
             let comes_back = expected * self.core.mean_read();
             let within = self.core.allowance(batch.bytes() + comes_back);
-            match self.exchange(&batch, within).await {
+            let mut result = self.exchange(&batch, within).await;
+            if result.as_ref().is_ok_and(|answers| !self.fit(&jobs, answers, &ends)) {
+                let fault = Fault::Broken("answers something else than it was asked".to_owned());
+                self.core.failed(&fault);
+                self.hang_up();
+                result = Err(fault);
+            }
+            match result {
                 Ok(answers) => {
                     // The server forgot the scripts, or a Cluster changed: from the first job that met this on, all is done again, in order.
                     let again = |answer: &Answer| self.link.as_ref().is_some_and(|link| link.is_worth_another_try(answer));
@@ -163,6 +170,13 @@ impl Line {
                 }
             }
         }
+    }
+
+    fn fit(&self, jobs: &[Job], answers: &[Answer], ends: &[usize]) -> bool {
+        let is_cluster = self.core.endpoint.is_cluster();
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let mut parts = jobs.iter().zip(starts.zip(ends));
+        parts.all(|(job, (start, end))| job.work.fits(answers.get(start..*end).unwrap_or_default(), is_cluster))
     }
 
     async fn repair(&mut self, due: Vec<(Ticket, Message)>, sweep: &impl Fn(Ticket, Message)) {

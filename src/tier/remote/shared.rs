@@ -82,6 +82,8 @@ struct State {
     reason: String,
     /// The last refusal of a write, until one works.
     refusal: Option<String>,
+    /// How the last read was refused, if it was.
+    unread: Option<String>,
     /// Which primaries of a Cluster are away, and why.
     ailing: Option<String>,
     /// Running mean of the bytes a key read brings.
@@ -110,6 +112,7 @@ impl Core {
                 is_closed: false,
                 reason: "has not answered yet".to_owned(),
                 refusal: None,
+                unread: None,
                 ailing: None,
                 mean_read: 1024,
             }),
@@ -244,7 +247,7 @@ impl Core {
             (Degraded, Some(state.reason.clone()))
         } else if let Some(ailing) = &state.ailing {
             (Degraded, Some(ailing.clone()))
-        } else if let Some(refusal) = &state.refusal {
+        } else if let Some(refusal) = state.refusal.as_ref().or(state.unread.as_ref()) {
             (Degraded, Some(refusal.clone()))
         } else if state.repairs.len() > 0 {
             (Degraded, Some(format!("{} changes are still to be made good", state.repairs.len())))

@@ -47,6 +47,26 @@ impl Work {
         matches!(self, Self::Read(_) | Self::Ping | Self::Memory)
     }
 
+    /// Could these be the answers? If not, one too many or too few came back, and all that follow are somebody else's.
+    pub(super) fn fits(&self, answers: &[Answer], is_cluster: bool) -> bool {
+        let refused = |answer: &Answer| matches!(answer, Answer::Refused(..));
+        let text = |answer: &Answer| refused(answer) || matches!(answer, Answer::Bytes(_));
+        let mark = |answer: &Answer| text(answer) || *answer == Answer::Nil;
+        match self {
+            Self::Read(_) if is_cluster => {
+                answers.chunks(2).all(|each| matches!(each, [slot, value] if mark(slot) && text(value)))
+            }
+            Self::Read(_) => answers.chunks(3).all(|each| {
+                let [slot, wide, value] = each else { return false };
+                mark(slot) && (refused(wide) || wide.list().len() == 3) && text(value)
+            }),
+            Self::Set(_) | Self::Fill(..) | Self::Remove(_) | Self::Scrub(..) => {
+                answers.first().is_some_and(|first| refused(first) || matches!(first, Answer::Int(_)))
+            }
+            Self::Lease(_) | Self::Mark(_) | Self::Ping | Self::Memory => true,
+        }
+    }
+
     /// Bytes it keeps in memory and sends.
     pub(super) fn weight(&self) -> usize {
         256 + match self {

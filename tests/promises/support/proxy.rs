@@ -18,6 +18,8 @@ struct State {
     delay_ms: AtomicU64,
     /// Takes every byte and passes none on, without closing anything.
     swallow: AtomicBool,
+    /// Put before the next piece of an answer, once.
+    slip: Mutex<Vec<u8>>,
     /// Refuses new connections.
     cut: AtomicBool,
     /// Bytes that went either way.
@@ -34,6 +36,7 @@ impl Proxy {
             target,
             delay_ms: AtomicU64::new(0),
             swallow: AtomicBool::new(false),
+            slip: Mutex::new(Vec::new()),
             cut: AtomicBool::new(false),
             carried: AtomicU64::new(0),
             open: Mutex::new(Vec::new()),
@@ -59,6 +62,11 @@ impl Proxy {
     /// From now on every byte disappears, and no connection is closed.
     pub fn swallow(&self) {
         self.state.swallow.store(true, Ordering::SeqCst);
+    }
+
+    /// Puts these bytes before the next piece of an answer, as a server that loses count.
+    pub fn slip(&self, bytes: &[u8]) {
+        *self.state.slip.lock().expect("the proxy's bytes") = bytes.to_vec();
     }
 
     /// Closes every connection and accepts none.
@@ -115,7 +123,8 @@ impl State {
             if self.swallow.load(Ordering::SeqCst) {
                 continue;
             }
-            if to.write_all(&buffer[..length]).is_err() {
+            let slip = if answers { std::mem::take(&mut *self.slip.lock().expect("the proxy's bytes")) } else { Vec::new() };
+            if to.write_all(&slip).and_then(|()| to.write_all(&buffer[..length])).is_err() {
                 break;
             }
             self.carried.fetch_add(length as u64, Ordering::SeqCst);

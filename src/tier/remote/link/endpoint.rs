@@ -8,7 +8,7 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline};
 
 use super::cluster::{self, Cluster};
-use super::script::SCRIPTS;
+use super::script::{DIGESTS, SCRIPTS};
 use super::{Answer, Batch, Fault, Fences, Link, OF_A_CLUSTER, redacted, unfit};
 use crate::error::{Error, ErrorKind};
 use crate::tier::remote::config::RedisUrl;
@@ -148,9 +148,14 @@ impl Endpoint {
         for (_, text) in SCRIPTS {
             load.add("SCRIPT", &[b"LOAD", text.as_bytes()]);
         }
-        for answer in self.exchange(wire, &load.pipe, load.len, within).await? {
-            if let Answer::Refused(code, text) = answer {
-                return Err(Fault::Broken(format!("refuses our scripts: {}", redacted(&format!("{code} {text}"), &self.urls))));
+        for (answer, digest) in self.exchange(wire, &load.pipe, load.len, within).await?.into_iter().zip(DIGESTS.iter()) {
+            match answer {
+                Answer::Bytes(named) if named == digest.as_bytes() => {}
+                Answer::Refused(code, text) => {
+                    let text = redacted(&format!("{code} {text}"), &self.urls);
+                    return Err(Fault::Broken(format!("refuses our scripts: {text}")));
+                }
+                _ => return Err(Fault::Broken("answers something else than it was asked".to_owned())),
             }
         }
         Ok(())

@@ -69,7 +69,7 @@ return redis.call('UNLINK', KEYS[1])",
     ),
     (
         Script::Birth,
-        "if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HEXISTS', KEYS[2], 'id') == 1 then return 0 end
+        "if redis.call('XLEN', KEYS[1]) > 0 and redis.call('HEXISTS', KEYS[2], 'id') == 1 then return 0 end
 redis.call('HSET', KEYS[2], 'id', ARGV[1])
 redis.call('XADD', KEYS[1], '*', 'b', '', 'm', '')
 return 1",

@@ -20,13 +20,13 @@ impl Core {
             if let Work::Read(places) = &job.work {
                 let bytes: usize = mine.iter().filter_map(Answer::bytes).map(<[u8]>::len).sum();
                 state.mean_read = (state.mean_read * 7 + bytes / places.len().max(1)) / 8;
+                // A list under one of our names is a damaged entry, not a server that refuses.
+                let is_refused = |answer: &&Answer| !answer.is_refused_with("WRONGTYPE") && !answer.is_of_nobody();
+                state.unread = mine.iter().filter(is_refused).find_map(refusal_of);
                 let _ = job.reply.send(Ok(mine));
                 continue;
             }
-            let refusal = mine.iter().find_map(|answer| match answer {
-                Answer::Refused(code, text) => Some(format!("refuses: {code} {text}")),
-                _ => None,
-            });
+            let refusal = mine.iter().find_map(refusal_of);
             if let Some(reason) = refusal {
                 let error = self.error(&reason);
                 if !job.work.is_question() && !mine.iter().any(Answer::is_of_nobody) {
@@ -50,5 +50,12 @@ impl Core {
             spent.push(job.work);
         }
         self.repairs.store(state.repairs.len(), Ordering::Release);
+    }
+}
+
+fn refusal_of(answer: &Answer) -> Option<String> {
+    match answer {
+        Answer::Refused(code, text) => Some(format!("refuses: {code} {text}")),
+        _ => None,
     }
 }
