@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use aurum_cache::TtlPolicy;
+use aurum_cache::{Admission, TtlPolicy};
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
@@ -68,6 +68,9 @@ pub(crate) struct Replay {
     /// Capacity of the disk tier
     #[arg(long, default_value = "1GiB", value_parser = size, requires = "disk")]
     pub(crate) disk_capacity: u64,
+    /// Which of the values that memory lets go the disk takes: reused (unless it has room to spare) or all
+    #[arg(long, default_value = "reused", value_parser = admission, requires = "disk")]
+    pub(crate) admission: Admission,
     /// A Redis as third tier, under a key prefix of this run; its entries are deleted at the end
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
@@ -181,6 +184,14 @@ fn share(text: &str) -> Result<f64, String> {
     match number.trim().parse::<f64>().map(|number| number / scale) {
         Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
         _ => Err("is no share; write it as 50% or 0.5, more than 0 and less than 1".to_owned()),
+    }
+}
+
+fn admission(text: &str) -> Result<Admission, String> {
+    match text {
+        "reused" => Ok(Admission::Reused),
+        "all" => Ok(Admission::All),
+        _ => Err("is neither reused nor all".to_owned()),
     }
 }
 

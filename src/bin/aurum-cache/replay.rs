@@ -138,20 +138,33 @@ fn tiers(ask: &Replay, analytics: &[Analytics]) -> Vec<Value> {
             "demotions": sum(|tier| tier.demotions),
             "promotions": sum(|tier| tier.promotions),
             "errors": sum(|tier| tier.errors),
+            "written_bytes": if tier == Tier::Disk { analytics.iter().map(|one| one.disk_log.bytes_written).sum() } else { 0 },
+            "not_admitted": if tier == Tier::Disk { analytics.iter().map(|one| one.disk_log.demotions_not_admitted).sum() } else { 0 },
         }));
     }
     rows
 }
 
 fn show_tiers(tiers: &[Value], out: &Output) -> Outcome {
-    let mut table =
-        report::table(["at the end", "entries", "bytes", "capacity", "evictions", "demotions", "promotions", "errors"]);
+    let mut table = report::table([
+        "at the end",
+        "entries",
+        "bytes",
+        "capacity",
+        "evictions",
+        "demotions",
+        "promotions",
+        "errors",
+        "written",
+        "not admitted",
+    ]);
     for tier in tiers {
         let number = |name: &str| tier[name].as_u64().unwrap_or(0);
         let mut cells = vec![tier["tier"].as_str().unwrap_or("").to_owned()];
         cells.push(report::count(number("entries")));
         cells.extend(["bytes", "capacity"].map(|name| report::bytes(number(name))));
         cells.extend(["evictions", "demotions", "promotions", "errors"].map(|name| report::count(number(name))));
+        cells.extend([report::bytes(number("written_bytes")), report::count(number("not_admitted"))]);
         table.add_row(cells);
     }
     out.text(table)

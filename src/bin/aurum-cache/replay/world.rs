@@ -13,6 +13,7 @@ pub(super) async fn open(ask: &Replay, folder: Option<&Path>, prefix: &str) -> O
     let mut config = CacheConfig::default();
     // A replay asks how warm Redis keeps a cache, not how soon this machine gives up on it: waits show in the latencies, not as misses.
     config.redis.timeout = Duration::from_secs(10);
+    config.disk.admission = ask.admission;
     let mut builder = Cache::builder().config(config).memory(ask.memory).key_prefix(prefix);
     if let Some(folder) = folder {
         builder = builder.disk(folder, ask.disk_capacity);
