@@ -27,10 +27,10 @@ impl Shared {
         self.queue.lock().bytes < self.config.queue_bytes
     }
 
-    /// May it also take what is not worth much? While the next segments still fit without dropping one, and the device keeps up.
+    /// May it also take what is not worth much? While what waits and the next segments still fit without dropping one. (That the queue be less
+    /// than half full as well was tried: in a burst it cost 1.5 points of hit ratio while half of the disk stood empty.)
     pub(super) fn has_room_to_spare(&self) -> bool {
-        let config = &self.config;
-        self.segments.bytes() + 2 * config.segment() < config.log_budget() && self.queue.lock().bytes < config.queue_bytes / 2
+        self.segments.bytes() + self.queue.lock().bytes + 2 * self.config.segment() < self.config.log_budget()
     }
 
     pub(super) fn usage(&self) -> Usage {
