@@ -33,10 +33,9 @@ pub(crate) struct Gates {
     remembers: bool,
 }
 
-#[derive(Default)]
 pub(crate) struct Stripe {
-    /// The last writes: hash of the key and the count when its write ended. A ring.
-    recent: [(u64, u64); REMEMBERED],
+    /// The last writes: hash of the key and the count when its write ended. A ring; empty if none is remembered.
+    recent: Box<[(u64, u64)]>,
     next: usize,
     /// Fills under way.
     fills: Vec<Fill>,
@@ -55,7 +54,8 @@ pub(crate) struct Moment(u64);
 
 impl Gates {
     pub(crate) fn new(remembers: bool) -> Arc<Self> {
-        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+        let recent = || if remembers { Box::from([(0, 0); REMEMBERED]) } else { Box::default() };
+        let stripes = (0..STRIPES).map(|_| Mutex::new(Stripe { recent: recent(), next: 0, fills: Vec::new() })).collect();
         Arc::new(Self { stripes, writes: AtomicU64::new(1), remembers })
     }
 

@@ -4,8 +4,8 @@
 //! requests, in turns of a millisecond or two, and what counts is the ratio of two of them within a turn, taken at the median over
 //! all turns. What disturbs the machine for longer than a turn disturbs all alike.
 //!
-//! The programs (`src/bin`): `memory` (nanoseconds an operation), `footprint` (bytes an entry, resident set over budget) and, with the feature
-//! `disk`, `disk` (values on disk: reads, writes, size, opening).
+//! The programs (`src/bin`): `memory` (nanoseconds an operation), `footprint` (bytes an entry, resident set over budget), `hit_ratio`
+//! (traces against the optimum and the best of seven) and, with the feature `disk`, `disk` (values on disk: reads, writes, size, opening).
 //! Each has `--help`, `--json`, `--markdown`, and `--test`, which only shows that it runs.
 //!
 //! - [`arguments`]: what a program was asked.

@@ -140,7 +140,7 @@ impl Memory {
 
     /// Holds `entry` for `key`, unless it is too big; then an older one of the key goes. An overwrite keeps place and hits of the older one.
     pub(crate) fn put(&self, key: &Key<'_>, entry: Entry) -> Put {
-        self.edit(self.shard(key.hash), &pin(), |shard| shard.put(key, entry))
+        self.edit(self.shard(key.hash), |shard| shard.put(key, entry))
     }
 
     /// Takes the entry of `key` out; no ghost, no vote.
@@ -153,8 +153,8 @@ impl Memory {
         let pin = pin();
         let table = self.shard(key.hash);
         table.find(key, &pin)?;
-        self.edit(table, &pin, |shard| {
-            let found = shard.edit.find(key, shard.pin)?;
+        self.edit(table, |shard| {
+            let found = shard.edit.find(key, &pin)?;
             if dead(&found) { shard.remove(&found, key.hash) } else { None }
         })
     }
@@ -169,11 +169,11 @@ impl Memory {
                 if seen.is_empty() {
                     return;
                 }
-                self.edit(table, pin, |shard| {
+                self.edit(table, |shard| {
                     for entry in seen.drain(..) {
                         let key = Key { id: entry.namespace_id(), text: entry.key(), hash: self.common.hash(&entry) };
                         // What was written over it meanwhile has not been judged yet.
-                        let now = shard.edit.find(&key, shard.pin).filter(|now| same(now, &entry) || dead(now));
+                        let now = shard.edit.find(&key, pin).filter(|now| same(now, &entry) || dead(now));
                         gone.extend(now.and_then(|now| shard.remove(&now, key.hash)));
                     }
                 });
@@ -195,9 +195,8 @@ impl Memory {
                 while let Some(from) = next
                     && gone < limit
                 {
-                    let pin = pin();
                     let count;
-                    (count, next) = self.edit(table, &pin, |shard| {
+                    (count, next) = self.edit(table, |shard| {
                         let (count, next) = shard.expire(now, limit - gone, side, from);
                         shard.state.expirations += count as u64;
                         (count, next)
@@ -206,7 +205,7 @@ impl Memory {
                 }
                 self.tidy(table, side, gone - before);
             }
-            self.edit(table, &pin(), |shard| shard.edit.close_batch(shard.pin));
+            self.edit(table, |shard| shard.edit.close_batch());
         }
         // Idle services have nobody else who would free the last of what they retired.
         for _ in 0..3 {
@@ -237,8 +236,8 @@ impl Memory {
         self.capacity.store(capacity, Ordering::Relaxed);
         let mut evicted = Evicted::new();
         for table in &self.shards {
-            self.edit(table, &pin(), |shard| shard.recap(capacity / self.shards.len() as u64));
-            while self.edit(table, &pin(), |shard| shard.fit(&mut evicted)) {}
+            self.edit(table, |shard| shard.recap(capacity / self.shards.len() as u64));
+            while self.edit(table, |shard| shard.fit(&mut evicted)) {}
         }
         evicted
     }
@@ -247,7 +246,7 @@ impl Memory {
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage { capacity: self.capacity.load(Ordering::Relaxed), ..Usage::default() };
         for table in &self.shards {
-            self.edit(table, &pin(), |shard| {
+            self.edit(table, |shard| {
                 shard.release_all();
                 usage.entries += shard.state.len() as u64;
                 usage.bytes += shard.used();
@@ -262,21 +261,21 @@ impl Memory {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn validate(&self) {
         for table in &self.shards {
-            self.edit(table, &pin(), |shard| shard.validate());
+            self.edit(table, |shard| shard.validate());
         }
     }
 
     /// Does `work` under the lock of a shard, and drops what it left behind outside of it.
-    fn edit<R>(&self, table: &Table<State>, pin: &Pin, work: impl FnOnce(&mut Shard<'_>) -> R) -> R {
+    fn edit<R>(&self, table: &Table<State>, work: impl FnOnce(&mut Shard<'_>) -> R) -> R {
         let mut locked = table.lock();
         let (edit, state) = locked.parts();
-        let mut shard = Shard { edit, state, common: &self.common, pin };
+        let mut shard = Shard { edit, state, common: &self.common };
         let result = work(&mut shard);
         let (released, (freed, flush)) = (shard.state.leftovers(), shard.edit.leftovers());
         drop(locked);
         drop((released, freed));
         if flush {
-            pin.flush();
+            pin().flush();
         }
         result
     }
@@ -285,7 +284,7 @@ impl Memory {
     fn tidy(&self, table: &Table<State>, side: Side, mut holes: usize) {
         while holes > 0 {
             let some = holes.min(LOOKS);
-            self.edit(table, &pin(), |shard| shard.tidy(side, some));
+            self.edit(table, |shard| shard.tidy(side, some));
             holes -= some;
         }
     }
@@ -299,7 +298,7 @@ impl Memory {
             while let Some(from) = next {
                 let pin = pin();
                 let mut seen = Vec::new();
-                next = self.edit(table, &pin, |shard| shard.look(side, from, &pin, &mut seen));
+                next = self.edit(table, |shard| shard.look(side, from, &pin, &mut seen));
                 visit(&pin, side, &mut seen);
             }
         }
@@ -309,7 +308,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         for table in &self.shards {
-            self.edit(table, &pin(), |shard| shard.dismantle());
+            self.edit(table, |shard| shard.dismantle());
         }
         for _ in 0..3 {
             pin().flush();
@@ -331,7 +330,7 @@ impl<'m> Sweeping<'m> {
     }
 
     fn count(&self, by: i32) {
-        self.memory.edit(self.table, &pin(), |shard| {
+        self.memory.edit(self.table, |shard| {
             for side in [Side::Small, Side::Main] {
                 let queue = shard.state.queue(side);
                 queue.sweeps = queue.sweeps.saturating_add_signed(by);

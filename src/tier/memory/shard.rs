@@ -107,7 +107,6 @@ pub(super) struct Shard<'a> {
     pub(super) edit: Edit<'a>,
     pub(super) state: &'a mut State,
     pub(super) common: &'a Common,
-    pub(super) pin: &'a Pin,
 }
 
 impl Shard<'_> {
@@ -130,10 +129,11 @@ impl Shard<'_> {
     }
 
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry) -> Put {
+        self.state.ghosts.expect(key.hash);
         self.release();
         let mut put = Put { admitted: true, evicted: Evicted::new() };
         let weight = cost(&entry);
-        let old = self.edit.find(key, self.pin).and_then(|old| self.locate(&old));
+        let old = self.edit.find_here(key).and_then(|old| self.locate(&old));
         if weight > self.cap() / LARGEST {
             put.admitted = false;
             if let Some((side, number)) = old {
@@ -157,7 +157,7 @@ impl Shard<'_> {
         let (cap, main_bytes) = (self.cap(), self.state.main.bytes);
         let (side, trial) = self.state.policy.place(ghost, weight, cap, main_bytes);
         entry.hits().store(0, Ordering::Relaxed);
-        let held = self.edit.insert(hash, entry, self.pin, |entry| self.common.hash(entry));
+        let held = self.edit.insert(hash, entry, |entry| self.common.hash(entry));
         let queue = self.state.queue(side);
         queue.bytes += weight;
         queue.push(Item { held, trial });
@@ -169,7 +169,7 @@ impl Shard<'_> {
         entry.hits().store(held.hits().load(Ordering::Relaxed), Ordering::Relaxed);
         let (before, after) = (cost(&held), cost(&entry));
         self.note_retired(&held);
-        let held = self.edit.replace(hash, held, entry, self.pin);
+        let held = self.edit.replace(hash, held, entry);
         let queue = self.state.queue(side);
         queue.put_back(number, Item { held, trial });
         queue.bytes = queue.bytes - before + after;
@@ -208,13 +208,13 @@ impl Shard<'_> {
         if self.state.len() == 0 {
             self.state.policy.cleared();
         }
-        self.edit.shrink(hash, self.pin, |entry| self.common.hash(entry));
+        self.edit.shrink(hash, |entry| self.common.hash(entry));
         true
     }
 
     fn retire(&mut self, held: Held, hash: u64) {
         self.note_retired(&held);
-        self.edit.remove(hash, held, self.pin);
+        self.edit.remove(hash, held);
     }
 
     fn note_retired(&mut self, held: &Held) {
@@ -291,8 +291,8 @@ impl Shard<'_> {
         self.note_retired(&item.held);
         let entry = self.common.returns.then(|| Entry::clone(&item.held));
         evicted.push(Gone { hash, entry });
-        self.edit.remove(hash, item.held, self.pin);
-        self.edit.shrink(hash, self.pin, |entry| self.common.hash(entry));
+        self.edit.remove(hash, item.held);
+        self.edit.shrink(hash, |entry| self.common.hash(entry));
         true
     }
 
@@ -385,7 +385,7 @@ impl Shard<'_> {
     pub(super) fn dismantle(&mut self) {
         while let Some(item) = self.state.small.pop().or_else(|| self.state.main.pop()) {
             let hash = self.common.hash(&item.held);
-            self.edit.remove(hash, item.held, self.pin);
+            self.edit.remove(hash, item.held);
         }
     }
 
@@ -398,7 +398,7 @@ impl Shard<'_> {
             for held in queue.range().filter_map(|number| queue.get(number)) {
                 bytes += cost(held);
                 let key = Key { id: held.namespace_id(), text: held.key(), hash: self.common.hash(held) };
-                let found = self.edit.find(&key, self.pin).expect("every queued entry is in the table");
+                let found = self.edit.find_here(&key).expect("every queued entry is in the table");
                 assert!(held.is(&found), "the table has the queued entry of a key");
                 assert!(held.hits().load(Ordering::Relaxed) <= super::policy::TOP);
             }

@@ -2,7 +2,7 @@
 
 pub(super) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-pub(super) use crossbeam_epoch::{Atomic, Guard, Owned, pin};
+pub(super) use crossbeam_epoch::{Atomic, Guard, Owned, pin, unprotected};
 pub(super) use parking_lot::{Mutex, MutexGuard};
 
 /// Arrays of a table; a power of two.

@@ -31,10 +31,11 @@ use std::ops::Deref;
 use std::ptr::{NonNull, null_mut};
 
 use crossbeam_utils::CachePadded;
+use smallvec::SmallVec;
 
-use super::pin::Pin;
-use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES};
-use super::yard::{Freed, Yard};
+use super::pin::{Pin, pin};
+use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
+use super::yard::Yard;
 use crate::entry::Entry;
 use crate::key::Key;
 
@@ -163,15 +164,16 @@ impl Words {
     }
 
     #[inline]
-    fn find<'p>(&self, key: &Key<'_>, _pinned: &'p Pin) -> Option<Seen<'p>> {
+    fn find<'p, P>(&self, key: &Key<'_>, _while: &'p P) -> Option<Seen<'p>> {
         let (_, slots, mut bits) = self.walk(key.hash);
         for slot in slots {
             let word = slot.load(Ordering::Acquire);
             if word.addr() >> ADDRESS_BITS == bits {
                 // SAFETY: the upper bits are never zero here, so this is a word of a `Held`. Whoever takes it out leaves the reference
-                // to the epoch, and `_pinned` was there before this load.
+                // to the yard, and `_while`, a pin or the only right to edit, was there before this load and holds that back.
                 let entry = ManuallyDrop::new(unsafe { entry_of(word) });
                 prefetch(word, 64);
+                prefetch(word, 128);
                 if entry.is_of(key) {
                     return Some(Seen { entry, pinned: PhantomData });
                 }
@@ -201,6 +203,12 @@ impl Words {
         }
         false
     }
+}
+
+/// Fetches what lies at `place` into the cache, if the processor likes.
+#[inline]
+pub(super) fn expect<T>(place: &T) {
+    prefetch(std::ptr::from_ref(place).cast_mut().cast(), 0);
 }
 
 /// Fetches the bytes so far behind the entry of a word into the cache, if the processor likes, while others are still on their way.
@@ -294,6 +302,9 @@ impl<S> Locked<'_, S> {
     }
 }
 
+/// Entries to be dropped when the lock is released.
+pub(super) type Freed = SmallVec<[Entry; 4]>;
+
 /// The right to edit the words of one table: made only from its lock.
 pub(super) struct Edit<'e> {
     pages: &'e [Atomic<Words>; PAGES],
@@ -302,14 +313,19 @@ pub(super) struct Edit<'e> {
 }
 
 impl Edit<'_> {
-    fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
-        // SAFETY: never null; only this writer could replace the array, and through the epoch.
-        unsafe { self.pages[page(hash)].load(Ordering::Relaxed, pinned.guard()).deref() }
+    fn words(&self, hash: u64) -> &Words {
+        // SAFETY: never null; only this writer could replace the array, which takes `&mut self`.
+        unsafe { self.pages[page(hash)].load(Ordering::Relaxed, unprotected()).deref() }
     }
 
-    /// The entry of this key.
+    /// The entry of this key, for somebody who may look at it after the lock is released.
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        self.words(key.hash, pinned).find(key, pinned)
+        self.words(key.hash).find(key, pinned)
+    }
+
+    /// The entry of this key, while nothing is edited.
+    pub(super) fn find_here<'s>(&'s self, key: &Key<'_>) -> Option<Seen<'s>> {
+        self.words(key.hash).find(key, self)
     }
 
     /// Bytes of the arrays.
@@ -333,70 +349,71 @@ impl Edit<'_> {
     }
 
     /// Takes in an entry whose key is not here. `hash_of` is asked for the hashes of the entries of an array that grows.
-    pub(super) fn insert(&mut self, hash: u64, entry: Entry, pinned: &Pin, hash_of: impl Fn(&Entry) -> u64) -> Held {
+    pub(super) fn insert(&mut self, hash: u64, entry: Entry, hash_of: impl Fn(&Entry) -> u64) -> Held {
         let held = Held(ManuallyDrop::new(entry));
         // An address beyond 48 bits would be cut; no supported system hands one out unasked.
         assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
-        let (len, homes) = (self.len(hash) + 1, self.words(hash, pinned).homes);
+        let (len, homes) = (self.len(hash) + 1, self.words(hash).homes);
         self.set_len(hash, len);
         if len * 4 > homes * 3 {
-            self.rebuild(hash, grown(homes), pinned, &hash_of);
+            self.rebuild(hash, grown(homes), &hash_of);
         }
-        while !self.words(hash, pinned).place(hash, held.raw()) {
-            let homes = self.words(hash, pinned).homes;
-            self.rebuild(hash, grown(homes), pinned, &hash_of);
+        while !self.words(hash).place(hash, held.raw()) {
+            let homes = self.words(hash).homes;
+            self.rebuild(hash, grown(homes), &hash_of);
         }
         held
     }
 
     /// Makes the array of this hash smaller when it is mostly empty.
-    pub(super) fn shrink(&mut self, hash: u64, pinned: &Pin, hash_of: impl Fn(&Entry) -> u64) {
-        let (len, homes) = (self.len(hash), self.words(hash, pinned).homes);
+    pub(super) fn shrink(&mut self, hash: u64, hash_of: impl Fn(&Entry) -> u64) {
+        let (len, homes) = (self.len(hash), self.words(hash).homes);
         if homes > FEWEST && len * 8 < homes {
-            self.rebuild(hash, (len * 2).max(FEWEST), pinned, &hash_of);
+            self.rebuild(hash, (len * 2).max(FEWEST), &hash_of);
         }
     }
 
     /// Puts `new` into the place of `old`, which has the same key.
-    pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry, pinned: &Pin) -> Held {
+    pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry) -> Held {
         let held = Held(ManuallyDrop::new(new));
         assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
-        let words = self.words(hash, pinned);
+        let words = self.words(hash);
         if let Some(at) = words.position(hash, old.raw()) {
             let bits = words.slots[at].load(Ordering::Relaxed).addr() & !ADDRESS;
             words.slots[at].store(held.raw().as_ptr().map_addr(|address| address | bits), Ordering::Release);
-            self.lay(old, pinned);
+            self.lay(old);
         }
         held
     }
 
     /// Takes an entry out. Its bytes stay readable for whoever is pinned now.
-    pub(super) fn remove(&mut self, hash: u64, held: Held, pinned: &Pin) {
-        let words = self.words(hash, pinned);
+    pub(super) fn remove(&mut self, hash: u64, held: Held) {
+        let words = self.words(hash);
         // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
         if let Some(at) = words.position(hash, held.raw()) {
             self.close_gap(words, at);
             self.set_len(hash, self.len(hash) - 1);
-            self.lay(held, pinned);
+            self.lay(held);
         }
     }
 
     /// Leaves the table's reference to the yard.
-    fn lay(&mut self, held: Held, pinned: &Pin) {
+    fn lay(&mut self, held: Held) {
         let bytes = held.footprint();
-        self.yard.lay(held, bytes, pinned);
+        self.yard.lay(held, bytes);
     }
 
     /// A few entries that were taken out and that nobody can see any more, to be dropped when the lock is released; and whether to
     /// [`flush`](Pin::flush) then.
-    pub(super) fn leftovers(&mut self) -> (Freed<Entry>, bool) {
-        let freed = self.yard.free().into_iter().map(|held| ManuallyDrop::into_inner(held.0)).collect();
+    pub(super) fn leftovers(&mut self) -> (Freed, bool) {
+        let mut freed = Freed::new();
+        self.yard.free(|held| freed.push(ManuallyDrop::into_inner(held.0)));
         (freed, self.yard.has_closed())
     }
 
     /// Lets the last that were taken out go too, though they are few.
-    pub(super) fn close_batch(&mut self, pinned: &Pin) {
-        self.yard.close(pinned);
+    pub(super) fn close_batch(&mut self) {
+        self.yard.close();
     }
 
     /// Clears a word, and moves closer to their homes those behind it that would not be found any more.
@@ -419,8 +436,8 @@ impl Edit<'_> {
     }
 
     /// Publishes an array for this hash, of at least so many homes, with the same words.
-    fn rebuild(&mut self, hash: u64, mut homes: usize, pinned: &Pin, hash_of: &impl Fn(&Entry) -> u64) {
-        let old = self.words(hash, pinned);
+    fn rebuild(&mut self, hash: u64, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
+        let old = self.words(hash);
         let new = 'larger: loop {
             let new = Words::with_homes(homes);
             for slot in &old.slots {
@@ -440,6 +457,7 @@ impl Edit<'_> {
         };
         let words = self.counts.words.load(Ordering::Relaxed) + new.slots.len() - old.slots.len();
         self.counts.words.store(words, Ordering::Relaxed);
+        let pinned = pin();
         let before = self.pages[page(hash)].swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
         unsafe { pinned.guard().defer_destroy(before) };

@@ -10,13 +10,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::pin::Pin;
+use super::pin::pin;
 use super::sync::{AtomicU64, BATCH, BATCH_BYTES, Ordering};
-
-/// Items on their way out.
-pub(super) type Freed<T> = SmallVec<[T; 4]>;
 
 /// What waits until nobody who was pinned when it came is pinned still.
 pub(super) struct Yard<T> {
@@ -42,17 +37,17 @@ impl<T> Yard<T> {
     }
 
     /// Takes in what nobody can find any more, and what of it is in memory.
-    pub(super) fn lay(&mut self, item: T, bytes: usize, pinned: &Pin) {
+    pub(super) fn lay(&mut self, item: T, bytes: usize) {
         self.open += 1;
         self.open_bytes += bytes;
         self.waiting.push_back(item);
         if self.open >= BATCH || self.open_bytes >= BATCH_BYTES {
-            self.close(pinned);
+            self.close();
         }
     }
 
     /// Closes the open batch, unless it is empty.
-    pub(super) fn close(&mut self, pinned: &Pin) {
+    pub(super) fn close(&mut self) {
         if self.open == 0 {
             return;
         }
@@ -60,7 +55,7 @@ impl<T> Yard<T> {
         self.closed.push_back(std::mem::take(&mut self.open));
         self.open_bytes = 0;
         self.has_closed = true;
-        pinned.later(move || {
+        pin().later(move || {
             passed.fetch_max(behind, Ordering::AcqRel);
         });
     }
@@ -70,27 +65,27 @@ impl<T> Yard<T> {
         std::mem::take(&mut self.has_closed)
     }
 
-    /// A few that nobody can see any more: more than one put lays in, and more than that where there is a backlog.
-    pub(super) fn free(&mut self) -> Freed<T> {
-        let mut freed = Freed::new();
-        if self.closed.is_empty() {
-            return freed;
-        }
+    /// Hands out a few that nobody can see any more: more than one put lays in, and more than that where there is a backlog.
+    pub(super) fn free(&mut self, mut take: impl FnMut(T)) {
+        let Some(mut left) = self.closed.front().copied() else { return };
         let passed = self.passed.load(Ordering::Acquire);
-        while self.oldest < passed && freed.len() < 3 + self.closed.len() / 4 {
-            match self.closed.front_mut() {
-                Some(0) => {
-                    self.closed.pop_front();
-                    self.oldest += 1;
-                }
-                Some(left) => {
-                    *left -= 1;
-                    freed.extend(self.waiting.pop_front());
-                }
-                None => break,
+        for _ in 0..3 + self.closed.len() / 4 {
+            if self.oldest >= passed {
+                break;
+            }
+            if let Some(item) = self.waiting.pop_front() {
+                take(item);
+            }
+            left -= 1;
+            if left == 0 {
+                self.closed.pop_front();
+                self.oldest += 1;
+                left = self.closed.front().copied().unwrap_or_default();
             }
         }
-        freed
+        if let Some(front) = self.closed.front_mut() {
+            *front = left;
+        }
     }
 
     /// All of it, when there is nobody left who could see it.

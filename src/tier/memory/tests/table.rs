@@ -28,15 +28,15 @@ fn a_word_that_moves_into_a_gap_is_still_found_and_its_move_is_announced() {
     let keys = ["a", "b", "c"].map(|text| key(text, 0));
     let mut locked = table.lock();
     let (mut edit, ()) = locked.parts();
-    let [a, b, c] = keys.each_ref().map(|key| edit.insert(0, entry(key), &pin, hash_of));
+    let [a, b, c] = keys.each_ref().map(|key| edit.insert(0, entry(key), hash_of));
     let moves = || table.side.counts.moves.load(Ordering::Relaxed);
-    edit.remove(0, c, &pin);
+    edit.remove(0, c);
     assert_eq!(moves(), 0, "nothing stood behind the last");
-    edit.remove(0, a, &pin);
+    edit.remove(0, a);
     assert_eq!(moves(), 1, "one word moved, and readers that missed are told");
     assert!(table.find(&keys[1], &pin).is_some());
     assert!(table.find(&keys[0], &pin).is_none() && table.find(&keys[2], &pin).is_none());
-    edit.remove(0, b, &pin);
+    edit.remove(0, b);
     assert!(table.find(&keys[1], &pin).is_none() && edit.total() == 0);
 }
 
@@ -47,13 +47,13 @@ fn a_gap_is_not_filled_with_a_word_that_is_at_home() {
     let (mut edit, ()) = locked.parts();
     // Homes are the top of the lower 32 bits: 8 of them, so 1 << 29 is the second.
     let (first, next, late) = (key("1", 1), key("536870912", 1 << 29), key("2", 2));
-    let held = edit.insert(first.hash, entry(&first), &pin, hash_of);
-    let at_home = edit.insert(next.hash, entry(&next), &pin, hash_of);
-    let displaced = edit.insert(late.hash, entry(&late), &pin, hash_of);
-    edit.remove(first.hash, held, &pin);
+    let held = edit.insert(first.hash, entry(&first), hash_of);
+    let at_home = edit.insert(next.hash, entry(&next), hash_of);
+    let displaced = edit.insert(late.hash, entry(&late), hash_of);
+    edit.remove(first.hash, held);
     assert!(table.find(&next, &pin).is_some() && table.find(&late, &pin).is_some());
-    edit.remove(next.hash, at_home, &pin);
-    edit.remove(late.hash, displaced, &pin);
+    edit.remove(next.hash, at_home);
+    edit.remove(late.hash, displaced);
 }
 
 #[test]
@@ -62,11 +62,11 @@ fn what_was_seen_stays_readable_after_it_was_replaced_and_removed() {
     let key = key("7", 7);
     let mut locked = table.lock();
     let (mut edit, ()) = locked.parts();
-    let held = edit.insert(7, entry(&key), &pin, hash_of);
+    let held = edit.insert(7, entry(&key), hash_of);
     let seen = table.find(&key, &pin).unwrap();
-    let held = edit.replace(7, held, entry(&key), &pin);
+    let held = edit.replace(7, held, entry(&key));
     assert!(!held.is(&seen));
-    edit.remove(7, held, &pin);
+    edit.remove(7, held);
     pin.flush();
     assert_eq!((seen.key(), seen.payload()), ("7", &b"v"[..]));
 }

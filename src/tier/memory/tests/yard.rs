@@ -7,15 +7,16 @@ use super::super::yard::Yard;
 fn nothing_is_freed_while_somebody_is_pinned_and_all_of_it_afterwards() {
     let (mut yard, reader) = (Yard::new(), pin());
     for item in 0..1_000 {
-        yard.lay(item, 8, &pin());
+        yard.lay(item, 8);
     }
-    yard.close(&pin());
-    let drain = |yard: &mut Yard<i32>| -> Vec<i32> {
-        let turns = (0..1_000).map(|_| {
+    yard.close();
+    let drain = |yard: &mut Yard<i32>| {
+        let mut freed = Vec::new();
+        for _ in 0..1_000 {
             pin().flush();
-            yard.free()
-        });
-        turns.flatten().collect()
+            yard.free(|item| freed.push(item));
+        }
+        freed
     };
     assert_eq!(drain(&mut yard), [0; 0], "the reader may look at them");
     drop(reader);
