@@ -31,7 +31,7 @@ pub trait Contender: Send + Sync + 'static {
 
 /// All peers with room for `entries` entries.
 pub fn peers(entries: usize) -> Vec<Box<dyn Contender>> {
-    vec![Box::new(Quick::new(entries)), Box::new(Moka::new(entries)), Box::new(Ufo::new(entries))]
+    vec![Box::new(Quick::new(entries)), Box::new(Moka::new(entries)), Box::new(Foyer::new(entries)), Box::new(Ufo::new(entries))]
 }
 
 /// The result of a future that has it at once: what awaiting it costs inside a task that is running anyway.
@@ -183,6 +183,34 @@ impl Contender for MokaFuture {
 
     fn settle(&self) {
         at_once(self.0.run_pending_tasks());
+    }
+}
+
+/// The memory part of foyer, with its own choice of policy and shards.
+pub struct Foyer(foyer_memory::Cache<Box<str>, Arc<[u8]>, RandomState>);
+
+impl Foyer {
+    /// With room for so many entries.
+    pub fn new(entries: usize) -> Self {
+        Self(foyer_memory::CacheBuilder::new(entries).with_hash_builder(RandomState::default()).build())
+    }
+}
+
+impl Contender for Foyer {
+    fn name(&self) -> &'static str {
+        "foyer"
+    }
+
+    fn get(&self, key: &Key) -> Option<u64> {
+        self.0.get(key.as_str()).map(|entry| touch(entry.value()))
+    }
+
+    fn put(&self, key: &Key, value: &[u8]) {
+        self.0.insert(key.as_str().into(), value.into());
+    }
+
+    fn entries(&self) -> u64 {
+        self.0.entries() as u64
     }
 }
 

@@ -49,7 +49,7 @@ fn entry_rows(entries: usize, rows: &mut Vec<Row>) {
     let budget = (entries * (KEY_BYTES + VALUE + 56)).max(1 << 20).to_string();
     let entries = entries.to_string();
     let sized = |name: &'static str| (name, if name == "aurum" { budget.clone() } else { entries.clone() });
-    for (name, size) in ["aurum", "quick_cache", "moka", "tinyufo"].map(sized) {
+    for (name, size) in ["aurum", "quick_cache", "moka", "foyer", "tinyufo"].map(sized) {
         say(&format!("{name}, {entries} entries"));
         let told = child(&["--child", &format!("{name},{size},{VALUE},{VALUE}")]);
         let held = told["entries"].as_f64().expect("entries");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use serde_json::json;
 use versus::arguments::Options;
-use versus::contenders::{Aurum, Contender, Moka, MokaFuture, Quick, Ufo, at_once};
+use versus::contenders::{Aurum, Contender, Foyer, Moka, MokaFuture, Quick, Ufo, at_once};
 use versus::race::{self, Course, Lane, Results};
 use versus::report::{Bar, Output, Row, say};
 use versus::workload::{Key, Kind, Zipf, shuffled, touch, value};
@@ -84,6 +84,7 @@ struct Field {
     quick: Arc<Quick>,
     moka: Arc<Moka>,
     future: Arc<MokaFuture>,
+    foyer: Arc<Foyer>,
     ufo: Arc<Ufo>,
 }
 
@@ -118,12 +119,13 @@ impl Field {
             quick: Arc::new(Quick::new(entries)),
             moka: Arc::new(Moka::new(entries)),
             future: Arc::new(MokaFuture::new(entries)),
+            foyer: Arc::new(Foyer::new(entries)),
             ufo: Arc::new(Ufo::new(entries)),
         }
     }
 
     fn each(&self, mut act: impl FnMut(&dyn Contender)) {
-        let all: [&dyn Contender; 5] = [&*self.ours, &*self.quick, &*self.moka, &*self.future, &*self.ufo];
+        let all: [&dyn Contender; 6] = [&*self.ours, &*self.quick, &*self.moka, &*self.future, &*self.foyer, &*self.ufo];
         all.into_iter().for_each(|contender| act(contender));
     }
 
@@ -133,6 +135,7 @@ impl Field {
             Lane::get(&self.ours),
             Lane::get(&self.quick),
             Lane::get(&self.moka),
+            Lane::get(&self.foyer),
             Lane::get(&self.ufo),
             Lane::get(&self.future),
             Lane::new(VIEW, move |keys| keys.iter().map(|key| view.view(key).unwrap_or(0)).sum()),
@@ -145,6 +148,7 @@ impl Field {
             Lane::put(&self.ours, value),
             Lane::put(&self.quick, value),
             Lane::put(&self.moka, value),
+            Lane::put(&self.foyer, value),
             Lane::put(&self.ufo, value),
         ]
     }
@@ -154,6 +158,7 @@ impl Field {
             Lane::mixed(&self.ours, value),
             Lane::mixed(&self.quick, value),
             Lane::mixed(&self.moka, value),
+            Lane::mixed(&self.foyer, value),
             Lane::mixed(&self.ufo, value),
         ]
     }
@@ -174,7 +179,7 @@ fn map(keys: &[Key], value: &[u8]) -> Lane {
     Lane::new(MAP, move |keys| keys.iter().filter_map(|key| map.get(key.as_str())).map(|value| touch(value)).sum())
 }
 
-const PEERS: [&str; 3] = ["quick_cache", "moka", "tinyufo"];
+const PEERS: [&str; 4] = ["quick_cache", "moka", "foyer", "tinyufo"];
 
 /// Ours over the best of the peers that ran.
 fn against_best(name: &str, ours: &str, results: &Results, bar: Option<Bar>) -> Row {
