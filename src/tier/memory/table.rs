@@ -408,7 +408,7 @@ impl Edit<'_> {
     pub(super) fn leftovers(&mut self) -> (Freed, bool) {
         let mut freed = Freed::new();
         self.yard.free(|held| freed.push(ManuallyDrop::into_inner(held.0)));
-        (freed, self.yard.has_closed())
+        (freed, self.yard.wants_flush())
     }
 
     /// Lets the last that were taken out go too, though they are few.
@@ -461,5 +461,6 @@ impl Edit<'_> {
         let before = self.pages[page(hash)].swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
         unsafe { pinned.guard().defer_destroy(before) };
+        self.yard.ask_for_flush();
     }
 }

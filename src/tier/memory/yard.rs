@@ -26,14 +26,14 @@ pub(super) struct Yard<T> {
     open_bytes: usize,
     /// Batches with a lower number are seen by nobody any more. Counted up by the epoch.
     passed: Arc<AtomicU64>,
-    /// Was a batch closed since somebody asked?
-    has_closed: bool,
+    /// Was something left to the epoch since somebody asked?
+    wants_flush: bool,
 }
 
 impl<T> Yard<T> {
     pub(super) fn new() -> Self {
         let (waiting, closed, passed) = (VecDeque::new(), VecDeque::new(), Arc::new(AtomicU64::new(0)));
-        Self { waiting, closed, oldest: 0, open: 0, open_bytes: 0, passed, has_closed: false }
+        Self { waiting, closed, oldest: 0, open: 0, open_bytes: 0, passed, wants_flush: false }
     }
 
     /// Takes in what nobody can find any more, and what of it is in memory.
@@ -54,15 +54,20 @@ impl<T> Yard<T> {
         let (passed, behind) = (self.passed.clone(), self.oldest + self.closed.len() as u64 + 1);
         self.closed.push_back(std::mem::take(&mut self.open));
         self.open_bytes = 0;
-        self.has_closed = true;
+        self.wants_flush = true;
         pin().later(move || {
             passed.fetch_max(behind, Ordering::AcqRel);
         });
     }
 
-    /// Was a batch closed since this was asked last?
-    pub(super) fn has_closed(&mut self) -> bool {
-        std::mem::take(&mut self.has_closed)
+    /// Something else was left to the epoch, too.
+    pub(super) fn ask_for_flush(&mut self) {
+        self.wants_flush = true;
+    }
+
+    /// Was something left to the epoch since this was asked last?
+    pub(super) fn wants_flush(&mut self) -> bool {
+        std::mem::take(&mut self.wants_flush)
     }
 
     /// Hands out a few that nobody can see any more: more than one put lays in, and more than that where there is a backlog.
