@@ -1,0 +1,39 @@
+//! The budget is kept, and can change.
+
+use super::*;
+
+#[test]
+fn the_budget_is_kept_and_whoever_had_to_leave_is_returned() {
+    let bench = Bench::new(64 << 10);
+    let mut evicted = 0;
+    for n in 0..2_000 {
+        let put = bench.put(&format!("k{n}"), &vec![7; n % 300]);
+        assert!(put.admitted);
+        evicted += put.evicted.len() as u64;
+        let usage = bench.memory.usage();
+        assert!(usage.bytes <= usage.capacity, "{} bytes", usage.bytes);
+    }
+    let usage = bench.memory.usage();
+    assert!(evicted > 0 && usage.bytes > usage.capacity / 10 * 8);
+    assert_eq!((usage.evictions, usage.entries), (evicted, 2_000 - evicted));
+    bench.memory.validate();
+}
+
+#[test]
+fn the_budget_can_change_while_running() {
+    let bench = Bench::new(4 << 20);
+    for n in 0..5_000 {
+        bench.put(&format!("k{n}"), &[7; 200]);
+    }
+    let before = bench.memory.usage().entries;
+    let evicted = bench.memory.resize(1 << 20);
+    let usage = bench.memory.usage();
+    assert!(!evicted.is_empty() && usage.bytes <= 1 << 20, "{usage:?}");
+    assert_eq!(usage.entries + evicted.len() as u64, before);
+    bench.memory.validate();
+    bench.memory.resize(8 << 20);
+    for n in 0..5_000 {
+        assert!(bench.put(&format!("k{n}"), &[7; 200]).evicted.is_empty());
+    }
+    bench.memory.validate();
+}
