@@ -11,6 +11,7 @@ mod coherence;
 mod disk_admission;
 mod disk_budget;
 mod disk_damage;
+mod disk_descriptors;
 mod disk_folder;
 mod disk_full;
 mod fetch;

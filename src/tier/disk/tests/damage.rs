@@ -128,3 +128,27 @@ async fn cut_missing_and_foreign_segments_cost_entries_and_never_an_open() {
         assert_eq!(readable(&bench, &disk).await, there, "fault {fault}");
     }
 }
+
+/// A killed writer leaves the beginning of a record, and nothing of it was acknowledged. A whole record that cannot be read was.
+#[tokio::test]
+async fn a_damaged_last_record_is_not_taken_for_a_torn_one() {
+    for bit in [0, 40, 100, 150, 255] {
+        let bench = Bench::new();
+        let disk = bench.open();
+        bench.put(&disk, "k", b"old");
+        bench.remove(&disk, "k");
+        disk.close().await.unwrap();
+        drop(disk);
+        let path = segment_paths(&bench).pop().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let head = bytes.len() - super::segment::removal_len("curves", "k") as usize;
+        bytes[head + bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, bytes).unwrap();
+        for opening in 0..2 {
+            let disk = bench.open();
+            assert_eq!(bench.get(&disk, "k").await, None, "bit {bit}, opening {opening}");
+            assert!(opening > 0 || disk.counts().damaged > 0);
+            disk.close().await.unwrap();
+        }
+    }
+}
