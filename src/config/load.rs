@@ -120,6 +120,12 @@ fn key_of(variable: &str) -> String {
     variable.strip_prefix(PREFIX).unwrap_or(variable).to_ascii_lowercase().replace("__", ".")
 }
 
+/// A part of a key as it stands in a file: quoted if it is more than a bare word, or less.
+fn written(part: &str) -> String {
+    let is_bare = !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if is_bare { part.to_owned() } else { shown(part) }
+}
+
 /// Says which setting, what is wrong with it, and where it stands. Values of Redis settings are never repeated.
 fn explained(error: &figment::Error, place: impl Fn(&str) -> String) -> Error {
     let mut path = error.path.clone();
@@ -145,7 +151,8 @@ fn explained(error: &figment::Error, place: impl Fn(&str) -> String) -> Error {
         Kind::Message(text) => without_excerpt(text),
         other => other.to_string(),
     };
-    let key = if path.is_empty() { "settings".to_owned() } else { path.join(".") };
+    let key =
+        if path.is_empty() { "settings".to_owned() } else { path.iter().map(|part| written(part)).collect::<Vec<_>>().join(".") };
     let advice = format!("{} (in {})", redacted(&advice), place(&key));
     Error::config(redacted(&key), advice)
 }

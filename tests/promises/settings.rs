@@ -70,7 +70,7 @@ fn the_global_cache_opens_from_the_settings_once() {
 
 #[test]
 fn what_is_unknown_or_wrong_is_refused_by_name() {
-    let table: [(&str, Environment, &str); 10] = [
+    let table: [(&str, Environment, &str); 12] = [
         ("[memory]\ncapasity = \"16MiB\"", &[], "capasity"),
         ("[memry]\ncapacity = \"16MiB\"", &[], "memry"),
         ("[memory]\ncapacity = \"plenty\"", &[], "memory.capacity"),
@@ -78,6 +78,9 @@ fn what_is_unknown_or_wrong_is_refused_by_name() {
         ("[namespaces.curves]\nmax_ttl = \"soon\"", &[], "max_ttl"),
         ("[namespaces.curves]\nrefresh_ahead = 1.5", &[], "refresh_ahead"),
         ("[namespaces.\"no spaces\"]\npolicy = \"short\"", &[], "no spaces"),
+        // Found by the fuzz target `config`: a key of nothing was named by nothing.
+        ("\"\" = 1", &[], "\"\": is no setting"),
+        ("[memory]\n\"a\\u0007b\" = 1", &[], "memory.\"a\\u{7}b\""),
         ("[redis]\nurl = \"http://127.0.0.1\"", &[], "redis.url"),
         ("", &[("AURUM_CACHE_MEMORY__CAPACITY", "plenty")], "memory.capacity"),
         ("", &[("AURUM_CACHE_MEMORY__CAPASITY", "16MiB")], "capasity"),
