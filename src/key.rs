@@ -26,12 +26,18 @@ impl Key<'_> {
 
 /// Makes [`Key`]s: holds the secret of the hash.
 #[derive(Clone)]
-pub(crate) struct KeyHasher(foldhash::quality::RandomState);
+pub(crate) struct KeyHasher(foldhash::quality::SeedableRandomState);
 
 impl KeyHasher {
     /// A hasher with a secret of its own.
     pub(crate) fn random() -> Self {
-        Self(foldhash::quality::RandomState::default())
+        Self(foldhash::quality::SeedableRandomState::random())
+    }
+
+    /// A hasher whose secret is this one: what was found with it once is found again.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn seeded(secret: u64) -> Self {
+        Self(foldhash::quality::SeedableRandomState::with_seed(secret, foldhash::SharedSeed::global_fixed()))
     }
 
     /// Checks and hashes.

@@ -336,7 +336,10 @@ impl Shard<'_> {
             walked += 1;
             self.push_main(item, weight);
         }
-        None
+        // All of main is the kept entry: then small must give, though it is within its share.
+        let item = self.state.small.pop()?;
+        self.state.small.bytes -= cost(&item.held);
+        Some((Side::Small, item))
     }
 
     fn push_main(&mut self, item: Item, weight: u64) {

@@ -37,3 +37,28 @@ fn the_budget_can_change_while_running() {
     }
     bench.memory.validate();
 }
+
+#[test]
+fn the_budget_is_kept_when_all_of_main_is_the_entry_that_has_just_grown() {
+    let bench = Bench::new(64 << 10);
+    // Whoever is evicted from the small queue comes back at once: small gets nine tenths of the room.
+    let mut back: Vec<String> = Vec::new();
+    for n in 0..3_000 {
+        for text in std::mem::take(&mut back).iter().chain([&format!("k{n}")]) {
+            let evicted = bench.put(text, &[7; 200]).evicted;
+            back.extend(evicted.iter().filter_map(|gone| gone.entry.as_ref()).map(|entry| entry.key().to_owned()));
+            back.truncate(1);
+        }
+    }
+    let main = |entry: &Entry| entry.place().load(Ordering::Relaxed) >> 31 == 1;
+    let anchor = bench.memory.hottest(usize::MAX).into_iter().find(main).expect("an entry in the main queue").key().to_owned();
+    bench.memory.remove_matching(&mut |entry| entry.key() != anchor);
+    let mut n = 0;
+    while bench.put(&format!("new{n}"), &[7; 200]).evicted.is_empty() {
+        n += 1;
+    }
+    assert!(n > 150, "small has most of the room: {n} entries");
+    let grown = bench.put(&anchor, &[7; 14_000]);
+    assert!(grown.admitted && bench.holds(&anchor) && !grown.evicted.is_empty());
+    bench.memory.validate();
+}
