@@ -35,7 +35,7 @@ impl KeyHasher {
     }
 
     /// A hasher whose secret is this one: what was found with it once is found again.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(fuzzing)]
     pub(crate) fn seeded(secret: u64) -> Self {
         Self(foldhash::quality::SeedableRandomState::with_seed(secret, foldhash::SharedSeed::global_fixed()))
     }

@@ -1,4 +1,4 @@
-//! The catalogue: the sorted key directory of each sealed segment, kept in sled ([`keeper`], the only file that knows it) as small
+//! The catalogue: the sorted key [`directory`] of each sealed segment, kept in sled ([`keeper`], the only file that knows it) as small
 //! checksummed blocks ([`block`]).
 //!
 //! It is derived from the log and never trusted further than its checksums: what is missing, damaged or behind is read from
@@ -10,9 +10,9 @@
 //! bricks sled 0.34, is removed before it is opened; a log that is shorter than it was, which makes it panic, is not opened at all.
 
 mod block;
+mod directory;
 mod keeper;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,63 +20,14 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use self::block::parse_block;
+pub(super) use self::directory::{Directory, Word};
 use self::keeper::Keeper;
-use super::index::Place;
 use super::segment::Segment;
 
 /// Requests that may wait; a directory that comes when it is full is not kept.
 const QUEUE: usize = 64;
 /// How long an answer may take before the log is read instead.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The last word of a segment on each of its keys, in order.
-pub(super) struct Directory {
-    pub(super) segment: u32,
-    pub(super) words: BTreeMap<(Box<str>, Box<str>), Word>,
-}
-
-/// What a segment says last of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word {
-    pub(super) sequence: u64,
-    /// Where its value is, and until when it may be served (wall time, ms); `None` = removed.
-    pub(super) value: Option<(Place, u64)>,
-}
-
-impl Directory {
-    pub(super) fn new(segment: u32) -> Self {
-        Self { segment, words: BTreeMap::new() }
-    }
-
-    pub(super) fn value(&mut self, namespace: &str, key: &str, place: Place, stale_until: u64, sequence: u64) {
-        self.words.insert((namespace.into(), key.into()), Word { sequence, value: Some((place, stale_until)) });
-    }
-
-    pub(super) fn removal(&mut self, namespace: &str, key: &str, sequence: u64) {
-        self.words.insert((namespace.into(), key.into()), Word { sequence, value: None });
-    }
-
-    /// Shows what stands under a namespace (or all) and a prefix, in order.
-    pub(super) fn under(&self, namespace: Option<&str>, prefix: &str, visit: &mut dyn FnMut(&str, &str, &Word)) {
-        match namespace {
-            Some(namespace) => {
-                let from: (Box<str>, Box<str>) = (namespace.into(), prefix.into());
-                let range = self.words.range(from..);
-                let within = range.take_while(|((name, key), _)| &**name == namespace && key.starts_with(prefix));
-                within.for_each(|((name, key), word)| visit(name, key, word));
-            }
-            None => {
-                let all = self.words.iter().filter(|((_, key), _)| key.starts_with(prefix));
-                all.for_each(|((name, key), word)| visit(name, key, word));
-            }
-        }
-    }
-
-    /// The highest sequence in it.
-    pub(super) fn highest(&self) -> u64 {
-        self.words.values().map(|word| word.sequence).max().unwrap_or(0)
-    }
-}
 
 /// The catalogue, or none.
 pub(super) struct Catalogue {

@@ -1,18 +1,20 @@
 //! Where a key's newest record is: 24 bytes an entry, and the entries that are still on their way.
 //!
-//! The table is open-addressed with linear steps, grows by a quarter at 85 % load (28 to 35 bytes an entry in all), and
-//! is cut into shards under short locks. It knows a key by its 64-bit keyed hash; the key itself is compared in the
+//! The [`table`] is cut into shards under short locks. It knows a key by its 64-bit keyed hash; the key itself is compared in the
 //! record. Two keys with one hash displace each other, which costs a miss and never a wrong value.
 //!
 //! `pending` of a shard holds what the writer has not appended yet. It stands before the table: a queued value is
 //! read from it, a queued removal hides what the table says. The sequence number tells the writer, when it is done
 //! with a record, whether that record is still the newest word on its key.
 
+mod table;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::table::{READ, Slot, Table};
 use crate::entry::Entry;
 use crate::namespace::NamespaceId;
 
@@ -25,32 +27,6 @@ pub(super) struct Place {
     pub(super) offset: u64,
     /// Bytes of the record, head and padding included.
     pub(super) len: u64,
-}
-
-/// One entry of the table. `len` of 0 marks an empty slot; its highest bit says "read since it was written".
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    hash: u64,
-    segment: u32,
-    /// In units of 8 bytes.
-    offset: u32,
-    /// In units of 8 bytes; see above.
-    len: u32,
-    /// Steady seconds, rounded up, after which the entry may not be served at all.
-    deadline: u32,
-}
-
-const READ: u32 = 1 << 31;
-
-impl Slot {
-    fn place(&self) -> Place {
-        Place { segment: self.segment, offset: u64::from(self.offset) * 8, len: u64::from(self.len & !READ) * 8 }
-    }
-
-    /// Is its life over?
-    fn is_over(&self, now_ms: u64) -> bool {
-        self.deadline != u32::MAX && u64::from(self.deadline) * 1000 <= now_ms
-    }
 }
 
 /// What waits for the writer.
@@ -106,7 +82,7 @@ impl Index {
     #[cfg(test)]
     pub(super) fn memory(&self) -> u64 {
         let mut bytes = 0;
-        self.each(|shard| bytes += (shard.table.slots.len() * size_of::<Slot>()) as u64);
+        self.each(|shard| bytes += shard.table.bytes());
         bytes
     }
 
@@ -145,14 +121,14 @@ pub(super) fn deadline(stale_until_ms: u64) -> u32 {
 impl Shard {
     /// Where the newest record is, unless its life is over.
     pub(super) fn find(&self, hash: u64, now_ms: u64) -> Option<Place> {
-        let slot = self.table.slots.get(self.table.find(hash)?)?;
+        let slot = self.table.get(self.table.find(hash)?);
         (!slot.is_over(now_ms)).then(|| slot.place())
     }
 
     /// The same, and notes that it was read.
     pub(super) fn touch(&mut self, hash: u64, now_ms: u64) -> Option<Place> {
         let at = self.table.find(hash)?;
-        let slot = &mut self.table.slots[at];
+        let slot = self.table.get_mut(at);
         if slot.is_over(now_ms) {
             return None;
         }
@@ -162,7 +138,7 @@ impl Shard {
 
     /// Is this very record the newest one of its key?
     pub(super) fn is_at(&self, hash: u64, place: Place) -> bool {
-        self.table.find(hash).is_some_and(|at| self.table.slots[at].place() == place)
+        self.table.find(hash).is_some_and(|at| self.table.get(at).place() == place)
     }
 
     pub(super) fn insert(&mut self, hash: u64, place: Place, deadline: u32) {
@@ -175,7 +151,7 @@ impl Shard {
     /// Points to the copy of a record, if the original is still the newest one of its key. The copy begins unread.
     pub(super) fn move_to(&mut self, hash: u64, from: Place, to: Place) -> bool {
         let Some(at) = self.table.find(hash) else { return false };
-        let slot = &mut self.table.slots[at];
+        let slot = self.table.get_mut(at);
         if slot.place() != from {
             return false;
         }
@@ -203,110 +179,13 @@ impl Shard {
 
     /// The oldest segment that an entry is in.
     pub(super) fn oldest_segment(&self) -> Option<u32> {
-        self.table.slots.iter().filter(|slot| slot.len != 0).map(|slot| slot.segment).min()
+        self.table.iter().map(|slot| slot.segment).min()
     }
 
     /// Hash and place of what was read in `segment` since it was written there.
     pub(super) fn read_in(&self, segment: u32, out: &mut Vec<(u64, Place)>) {
-        let read = self.table.slots.iter().filter(|slot| slot.len & READ != 0 && slot.segment == segment);
+        let read = self.table.iter().filter(|slot| slot.len & READ != 0 && slot.segment == segment);
         out.extend(read.map(|slot| (slot.hash, slot.place())));
-    }
-}
-
-/// Open addressing with linear steps and no graves: a removal shifts the followers back.
-#[derive(Default)]
-struct Table {
-    slots: Vec<Slot>,
-    len: usize,
-}
-
-impl Table {
-    /// Where the search for `hash` begins: the hash without the shard's bits, scaled to the table.
-    fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash << 6) * self.slots.len() as u128) >> 64) as usize
-    }
-
-    fn find(&self, hash: u64) -> Option<usize> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let mut at = self.home(hash);
-        loop {
-            let slot = &self.slots[at];
-            if slot.len == 0 {
-                return None;
-            }
-            if slot.hash == hash {
-                return Some(at);
-            }
-            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
-        }
-    }
-
-    fn insert(&mut self, slot: Slot) {
-        if let Some(at) = self.find(slot.hash) {
-            self.slots[at] = slot;
-            return;
-        }
-        if (self.len + 1) * 100 > self.slots.len() * 85 {
-            self.rebuild((self.slots.len() + self.slots.len() / 4).max(16), |_| true);
-        }
-        self.place(slot);
-    }
-
-    /// Into the first empty slot; there is one.
-    fn place(&mut self, slot: Slot) {
-        let mut at = self.home(slot.hash);
-        while self.slots[at].len != 0 {
-            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
-        }
-        self.slots[at] = slot;
-        self.len += 1;
-    }
-
-    fn remove(&mut self, mut hole: usize) {
-        let size = self.slots.len();
-        let mut at = hole;
-        loop {
-            at = if at + 1 == size { 0 } else { at + 1 };
-            let slot = self.slots[at];
-            if slot.len == 0 {
-                break;
-            }
-            // May the follower move into the hole? Only if the hole is not before its home.
-            let home = self.home(slot.hash);
-            let (steps, to_hole) = ((at + size - home) % size, (at + size - hole) % size);
-            if steps >= to_hole {
-                self.slots[hole] = slot;
-                hole = at;
-            }
-        }
-        self.slots[hole] = Slot::default();
-        self.len -= 1;
-    }
-
-    /// Keeps what `keep` says; how many went. Gives memory back when much went.
-    fn retain(&mut self, keep: impl Fn(&Slot) -> bool) -> u64 {
-        let gone = self.slots.iter().filter(|slot| slot.len != 0 && !keep(slot)).count();
-        if gone > 0 {
-            let size =
-                if (self.len - gone) * 3 < self.slots.len() { ((self.len - gone) * 3 / 2).max(16) } else { self.slots.len() };
-            self.rebuild(size, keep);
-        }
-        gone as u64
-    }
-
-    fn rebuild(&mut self, size: usize, keep: impl Fn(&Slot) -> bool) {
-        let mut slots = Vec::new();
-        slots.reserve_exact(size);
-        slots.resize(size, Slot::default());
-        let old = std::mem::replace(&mut self.slots, slots);
-        self.len = 0;
-        for slot in old {
-            if slot.len != 0 && keep(&slot) {
-                self.place(slot);
-            }
-        }
     }
 }
 

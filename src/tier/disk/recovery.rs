@@ -85,13 +85,13 @@ pub(super) fn scan_segment(segment: &Segment, last: bool) -> io::Result<Scanned>
         Found::Damage => {
             damaged += 1;
             distrust = true;
-            directory.words.clear();
+            directory.clear();
         }
     })?;
     if !end.sealed && (!last || end.is_tail_damaged) {
         damaged += 1;
         distrust = true;
-        directory.words.clear();
+        directory.clear();
     }
     Ok(Scanned { directory, end, distrust, damaged })
 }

@@ -12,7 +12,8 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use super::super::index::Place;
-use super::{Directory, Word};
+use super::Word;
+use super::directory::Said;
 
 /// Where a block is full.
 const BLOCK_BYTES: usize = 2 << 10;
@@ -47,35 +48,42 @@ pub(super) fn summary(salt: u64, len: u64, blocks: u32, sequence: u64) -> Vec<u8
     bytes
 }
 
-/// A directory cut into blocks, each with its key.
-pub(super) fn blocks_of(directory: &Directory) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut blocks: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    let mut before: Option<(&str, &str)> = None;
-    for ((namespace, key), word) in &directory.words {
-        let goes_on = before.is_some_and(|(name, _)| name == &**namespace)
-            && blocks.last().is_some_and(|(_, block)| block.len() < BLOCK_BYTES);
-        if !goes_on {
-            let mut block = vec![namespace.len() as u8];
+/// Cuts the last words of a segment into blocks, and shows each with its key. The block is what stands there, and may be changed.
+///
+/// # Errors
+///
+/// What `visit` says; then nothing more is shown.
+pub(super) fn blocks_of<'d, E>(
+    segment: u32,
+    words: impl Iterator<Item = Said<'d>>,
+    mut visit: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut first, mut block, mut before) = (Vec::new(), Vec::with_capacity(2 * BLOCK_BYTES), None::<(&str, &str)>);
+    for (namespace, key, word) in words {
+        if before.is_none_or(|(name, _)| name != namespace) || block.len() >= BLOCK_BYTES {
+            if before.is_some() {
+                visit(&first, &mut block)?;
+            }
+            first = block_key(segment, namespace, key);
+            block.clear();
+            block.push(namespace.len() as u8);
             block.extend_from_slice(namespace.as_bytes());
-            blocks.push((block_key(directory.segment, namespace, key), block));
             before = None;
         }
         let shared = before.map_or(0, |(_, before)| before.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count());
-        if let Some((_, block)) = blocks.last_mut() {
-            block.extend_from_slice(&(shared as u16).to_le_bytes());
-            block.extend_from_slice(&((key.len() - shared) as u16).to_le_bytes());
-            block.extend_from_slice(&key.as_bytes()[shared..]);
-            push_number(block, word.sequence);
-            let (place, stale_until) = word.value.unwrap_or((Place { segment: 0, offset: 0, len: 0 }, 0));
-            push_number(block, place.offset / 8);
-            push_number(block, place.len / 8);
-            if word.value.is_some() {
-                push_number(block, stale_until);
-            }
+        block.extend_from_slice(&(shared as u16).to_le_bytes());
+        block.extend_from_slice(&((key.len() - shared) as u16).to_le_bytes());
+        block.extend_from_slice(&key.as_bytes()[shared..]);
+        push_number(&mut block, word.sequence);
+        let (place, stale_until) = word.value.unwrap_or((Place { segment: 0, offset: 0, len: 0 }, 0));
+        push_number(&mut block, place.offset / 8);
+        push_number(&mut block, place.len / 8);
+        if word.value.is_some() {
+            push_number(&mut block, stale_until);
         }
         before = Some((namespace, key));
     }
-    blocks
+    if before.is_some() { visit(&first, &mut block) } else { Ok(()) }
 }
 
 /// Shows the words of a block; `None` if it is not one of a segment of this length.
@@ -139,8 +147,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
+    use super::super::Directory;
     use super::*;
 
     #[test]
@@ -151,16 +158,22 @@ mod tests {
             directory.value(if n % 3 == 0 { "curves" } else { "general" }, &format!("pjm:{n:05}"), place, 1 << 40, n);
             directory.removal("metadata", &format!("gone:{n}"), n);
         }
-        let mut seen = BTreeMap::new();
-        let blocks = blocks_of(&directory);
+        let (mut seen, mut blocks) = (Vec::new(), Vec::new());
+        let keep = |key: &[u8], block: &mut Vec<u8>| {
+            blocks.push((key.to_vec(), block.clone()));
+            Ok::<(), ()>(())
+        };
+        blocks_of(3, directory.last_words(None, ""), keep).unwrap();
         assert!(blocks.is_sorted_by_key(|(key, _)| key.clone()));
         for (_, block) in &blocks {
             parse_block(block, 3, 1 << 20, &mut |name, key, word| {
-                seen.insert((name.into(), key.into()), *word);
+                seen.push((name.to_owned(), key.to_owned(), *word));
             })
             .unwrap();
         }
-        assert_eq!(seen, directory.words);
+        let words = directory.last_words(None, "").map(|(name, key, word)| (name.to_owned(), key.to_owned(), word));
+        let words: Vec<_> = words.collect();
+        assert_eq!(seen, words);
     }
 
     #[test]
