@@ -91,7 +91,8 @@ impl Disk {
         if self.shared.trouble().is_some() {
             return false;
         }
-        let now = self.shared.clock.steady();
+        // What ended within the last tick is not worth a demotion either.
+        let now = self.shared.clock.recent();
         let shard = self.shared.index.shard(key.hash);
         match shard.pending.get(&key.hash) {
             Some(Pending::Put { entry, .. }) => entry.is_of(key) && entry.stale_until() > now,

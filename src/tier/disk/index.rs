@@ -18,7 +18,12 @@ use self::table::{READ, Slot, Table};
 use crate::entry::Entry;
 use crate::namespace::NamespaceId;
 
-const SHARDS: usize = 64;
+pub(super) const SHARDS: usize = 64;
+
+/// Number of the shard of a hash.
+pub(super) fn shard_of(hash: u64) -> usize {
+    (hash >> 58) as usize
+}
 
 /// A place in the log. Offsets and lengths are multiples of 8 and kept in such units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +66,7 @@ impl Index {
     }
 
     pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        self.shards[(hash >> 58) as usize].lock()
+        self.shards[shard_of(hash)].lock()
     }
 
     /// Each shard in turn, locked one at a time.
@@ -84,6 +89,16 @@ impl Index {
         let mut bytes = 0;
         self.each(|shard| bytes += shard.table.bytes());
         bytes
+    }
+
+    /// The log is going to be loaded into the empty index.
+    pub(super) fn load(&self) {
+        self.each(|shard| shard.table.load());
+    }
+
+    /// It is.
+    pub(super) fn settle(&self) {
+        self.each(|shard| shard.table.settle());
     }
 
     /// Forgets all that is in the log.
@@ -242,12 +257,23 @@ mod tests {
 
     #[test]
     fn an_entry_costs_at_most_36_bytes() {
-        let index = Index::new();
-        let mut rng = fastrand::Rng::with_seed(1);
-        for n in 0..100_000 {
-            let hash = rng.u64(..);
-            index.shard(hash).insert(hash, place(n), u32::MAX);
+        for loaded in [false, true] {
+            let (index, mut rng, mut hashes) = (Index::new(), fastrand::Rng::with_seed(1), Vec::new());
+            if loaded {
+                index.load();
+            }
+            for n in 0..100_000 {
+                let hash = rng.u64(..);
+                index.shard(hash).insert(hash, place(n), u32::MAX);
+                hashes.push(hash);
+            }
+            if loaded {
+                index.settle();
+            }
+            assert!(index.memory() <= 36 * index.len(), "{}", index.memory() / index.len());
+            for (n, hash) in hashes.into_iter().enumerate() {
+                assert_eq!(index.shard(hash).find(hash, 0), Some(place(n as u64)));
+            }
         }
-        assert!(index.memory() <= 36 * index.len(), "{}", index.memory() / index.len());
     }
 }

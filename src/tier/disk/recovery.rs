@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use super::catalogue::{Directory, Word};
 use super::files::{self, How};
-use super::index::{Place, deadline};
+use super::index::{Place, SHARDS, deadline, shard_of};
 use super::log::make_segment;
 use super::notes::Ledger;
 use super::scan::{End, Found, scan};
@@ -120,6 +120,7 @@ impl Shared {
     pub(super) fn recover(self: &Arc<Self>, patient: bool) -> io::Result<Writer> {
         let folder = &self.config.path;
         self.index.clear();
+        self.index.load();
         self.segments.clear();
         self.tidy()?;
         let ledger = Ledger::open(folder, self.config.notes_budget()).unwrap_or_else(|_| Ledger::empty());
@@ -128,6 +129,7 @@ impl Shared {
         let files = segment_files(folder)?;
         let newest = files.last_key_value().map(|(id, _)| *id);
         let mut open: Option<(Arc<Segment>, u64, bool)> = None;
+        let mut apply = Apply::new(self);
         let (mut sequence, mut expected) = (0, None);
         let is_fatal = |error: &io::Error| files::is_passing(error) || patient && !files::is_foreign(error);
         for (id, path) in &files {
@@ -150,7 +152,6 @@ impl Shared {
                     continue;
                 }
             };
-            let mut apply = Apply::new(self);
             let known =
                 if last { None } else { self.catalogue.load(&segment, &mut |name, key, word| apply.word(name, key, word)) };
             let (directory, end) = match known {
@@ -160,6 +161,8 @@ impl Shared {
                     (Directory::new(*id), None)
                 }
                 None => {
+                    // The segment itself says it better than a part of its catalogue.
+                    apply.forget();
                     let scanned = match scan_segment(&segment, last) {
                         Ok(scanned) => scanned,
                         Err(error) if is_fatal(&error) => return Err(error),
@@ -184,6 +187,7 @@ impl Shared {
                 }
             };
             directory.under(None, "", &mut |name, key, word| apply.word(name, key, word));
+            apply.land();
             self.segments.insert(segment.clone());
             if last {
                 let (at, records, sealed) = end.map_or((segment.len(), 0, true), |(end, _)| (end.at, end.records, end.sealed));
@@ -197,6 +201,7 @@ impl Shared {
                 self.sealed(&segment, directory);
             }
         }
+        self.index.settle();
         let (open, records, sealed) = match open {
             Some(open) => open,
             None => {
@@ -245,19 +250,22 @@ impl Shared {
     }
 }
 
-/// Enters last words into the index, oldest segment first.
+/// Enters last words into the index, oldest segment first. They are gathered by shard, so that one lock and a small part of the memory
+/// serve many of them.
 struct Apply<'a> {
     shared: &'a Shared,
     now: u64,
     offset: i64,
     /// The namespace of the word before.
     namespace: (String, Option<NamespaceId>),
+    /// Of each shard: a hash, and the place and deadline of its value; `None` = removed, or past its time.
+    gathered: [Vec<(u64, Option<(Place, u32)>)>; SHARDS],
 }
 
 impl<'a> Apply<'a> {
     fn new(shared: &'a Shared) -> Self {
         let (now, offset) = (shared.clock.steady(), shared.clock.wall_offset());
-        Self { shared, now, offset, namespace: (String::new(), None) }
+        Self { shared, now, offset, namespace: (String::new(), None), gathered: [const { Vec::new() }; SHARDS] }
     }
 
     fn word(&mut self, name: &str, key: &str, word: &Word) {
@@ -266,13 +274,26 @@ impl<'a> Apply<'a> {
         }
         let Some(id) = self.namespace.1 else { return };
         let hash = self.shared.hasher.hash(id, key);
-        let mut shard = self.shared.index.shard(hash);
         let value = word.value.map(|(place, until)| (place, until.saturating_add_signed(-self.offset)));
-        match value {
-            Some((place, until)) if until > self.now => shard.insert(hash, place, deadline(until)),
-            // Removed, or past its time: gone, and so is what it replaced.
-            _ => {
-                shard.remove(hash);
+        let value = value.filter(|(_, until)| *until > self.now).map(|(place, until)| (place, deadline(until)));
+        self.gathered[shard_of(hash)].push((hash, value));
+    }
+
+    /// Lets go of what was gathered.
+    fn forget(&mut self) {
+        self.gathered.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Lets the gathered words hold.
+    fn land(&mut self) {
+        for words in self.gathered.iter_mut().filter(|words| !words.is_empty()) {
+            let mut shard = self.shared.index.shard(words[0].0);
+            for (hash, value) in words.drain(..) {
+                match value {
+                    Some((place, deadline)) => shard.insert(hash, place, deadline),
+                    // What it replaced is gone, too.
+                    None => drop(shard.remove(hash)),
+                }
             }
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct Table {
     blocks: Vec<Block>,
     /// Slots in use.
     pub(super) len: usize,
+    /// Is it being loaded? Then it doubles when it is full, and is [settled](Self::settle) afterwards: half of the moves.
+    is_loading: bool,
 }
 
 impl Table {
@@ -101,9 +103,24 @@ impl Table {
             return;
         }
         if (self.len + 1) * 100 > self.size() * 85 {
-            self.rebuild(self.blocks.len() + (self.blocks.len() / 4).max(1), |_| true);
+            let more = if self.is_loading { self.blocks.len() } else { self.blocks.len() / 4 };
+            self.rebuild(self.blocks.len() + more.max(1), |_| true);
         }
         self.place(slot);
+    }
+
+    /// Many inserts come.
+    pub(super) fn load(&mut self) {
+        self.is_loading = true;
+    }
+
+    /// They have come: gives back what was taken too much.
+    pub(super) fn settle(&mut self) {
+        self.is_loading = false;
+        let blocks = (self.len * 5 / 4).div_ceil(BLOCK).max(1);
+        if blocks < self.blocks.len() {
+            self.rebuild(blocks, |_| true);
+        }
     }
 
     /// Into the first empty slot; there is one.
