@@ -258,9 +258,12 @@ struct Apply<'a> {
     offset: i64,
     /// The namespace of the word before.
     namespace: (String, Option<NamespaceId>),
-    /// Of each shard: a hash, and the place and deadline of its value; `None` = removed, or past its time.
-    gathered: [Vec<(u64, Option<(Place, u32)>)>; SHARDS],
+    /// Of each shard.
+    gathered: [Vec<Gathered>; SHARDS],
 }
+
+/// A hash, and the place and deadline of its value; `None` = removed, or past its time.
+type Gathered = (u64, Option<(Place, u32)>);
 
 impl<'a> Apply<'a> {
     fn new(shared: &'a Shared) -> Self {
