@@ -262,7 +262,7 @@ mod tests {
             if loaded {
                 index.load();
             }
-            for n in 0..100_000 {
+            for n in 0..120_000 {
                 let hash = rng.u64(..);
                 index.shard(hash).insert(hash, place(n), u32::MAX);
                 hashes.push(hash);
