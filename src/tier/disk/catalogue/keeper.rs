@@ -190,7 +190,8 @@ impl Store {
 
 /// sled's unit of writing, for a catalogue of so many bytes at most; its default, or four times that. Each buffer of this size is allocated anew
 /// and aligned, which the holes that others left seldom are: with 500 000 entries the default left 25 MiB more of them than this.
-/// Sixteen blocks with their keys must fit in, or sled makes files of its own for them.
+/// Sixteen blocks with their keys must fit in, or sled makes files of its own for them. sled refuses files of another unit: a capacity that
+/// was changed across the bound costs one open that reads the log.
 fn sled_segment(budget: u64) -> u64 {
     if budget < 32 << 20 { 512 << 10 } else { 2 << 20 }
 }
