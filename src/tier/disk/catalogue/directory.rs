@@ -1,7 +1,7 @@
 //! What a segment says of its keys, while it is written or read.
 //!
-//! A word after the other in pieces of 32 KiB, about 40 bytes and the key each: the open segment's directory is always in memory, and pieces of
-//! one size leave no holes in it. (A tree of keys was rejected: three allocations and 140 bytes a word, and the heap full of holes.)
+//! A word after the other in pieces of 32 KiB, 33 bytes and the key each in `curves`: the open segment's directory is always in memory, and pieces
+//! of one size leave no holes in it. (A tree of keys was rejected: it took several small allocations a word among the blocks of the index.)
 //! Order, and which word is a key's last, is found out when somebody asks: once when the segment is sealed, and by sweeps.
 
 use super::super::index::Place;
