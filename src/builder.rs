@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{CacheConfig, NamespaceConfig, Urls};
+use crate::engine::promotion::Promotions;
 use crate::engine::repairs::Kept;
 use crate::engine::state::{Engine, Governance, Governances, Refill};
 use crate::error::{Error, ErrorKind};
@@ -139,6 +140,7 @@ impl Builder {
         }
         let engine = Arc::new(Engine {
             memory: Memory::new(config.memory.capacity.into(), clock.clone(), hasher.clone(), disk.is_some()),
+            promotions: Promotions::new(config.memory.capacity.into()),
             salt: schema::salt(config.schema),
             max_value: usize::try_from(u64::from(config.limits.max_value)).unwrap_or(usize::MAX),
             governance: governances(&config)?,

@@ -8,7 +8,7 @@ use super::Cache;
 use crate::clock::Stopwatch;
 use crate::engine::fetch::{Build, Fetched, Load, LoadError, Make, Wanted};
 use crate::engine::read::Resident;
-use crate::engine::state::{Found, Verdict, Want};
+use crate::engine::state::{Found, Want};
 use crate::engine::write::Shared;
 use crate::entry::{Claim, Entry, Form, Shape};
 use crate::error::Error;
@@ -130,12 +130,7 @@ impl Cache {
     }
 
     pub(super) fn want<T: Payload + ?Sized>(&self) -> Want {
-        let check = |entry: &Entry, fingerprint| match entry.clone().claim::<T::Form>(fingerprint) {
-            Claim::Typed(_) => Verdict::Yes,
-            Claim::Foreign => Verdict::Foreign,
-            Claim::Damaged => Verdict::Damaged,
-        };
-        Want { fingerprint: self.fingerprint::<T>(), check }
+        Want { fingerprint: self.fingerprint::<T>(), check: Entry::check::<T::Form> }
     }
 }
 

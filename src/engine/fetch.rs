@@ -25,8 +25,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::read::{Fill, Read};
-use crate::engine::state::{Engine, Found, OwnedKey, Verdict, Want};
-use crate::entry::{Entry, Shape};
+use crate::engine::state::{Engine, Found, OwnedKey, Want};
+use crate::entry::{Entry, Shape, Verdict};
 use crate::error::{Error, ErrorKind, shown};
 use crate::flight::{Outcome, Pilot, Seat, Ticket};
 use crate::key::Key;

@@ -7,6 +7,7 @@ pub(crate) mod fetch;
 pub(crate) mod invalidate;
 pub(crate) mod maintain;
 pub(crate) mod movement;
+pub(crate) mod promotion;
 pub(crate) mod read;
 pub(crate) mod read_many;
 pub(crate) mod repairs;

@@ -49,9 +49,12 @@ impl Engine {
     }
 
     /// Brings to memory what the disk had, read since `since` and `stamp` without an await. Instead of a token there is the gate's memory of writes; and
-    /// any rule that was declared meanwhile keeps the entry out, as nobody waited for this fill before letting the rule go. A refusal costs a
-    /// later read of the disk.
+    /// any rule that was declared meanwhile keeps the entry out, as nobody waited for this fill before letting the rule go. A refusal, and one because
+    /// [promotions do not pay](crate::engine::promotion), costs a later read of the disk.
     pub(crate) fn promote_now(&self, key: &Key<'_>, entry: &Entry, since: Moment, stamp: u64) {
+        if !self.promotions.pays(key.hash) && !self.memory.has_room(key.hash, entry) {
+            return;
+        }
         let moment = self.gates.moment();
         let put = {
             let Some(_gate) = self.gates.land(key.hash, since) else { return };
@@ -123,6 +126,9 @@ impl Engine {
     /// `true` if the disk has it now.
     fn demote_one(&self, entry: &Entry, hash: u64, since: Moment) -> bool {
         let Some(disk) = &self.disk else { return false };
+        if entry.is_revived() {
+            self.promotions.left(was_reused(entry));
+        }
         let key = Key { id: entry.namespace_id(), text: entry.key(), hash };
         match self.placement.of(entry.meta().policy).disk {
             DiskPlacement::Never => return false,

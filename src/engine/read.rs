@@ -4,8 +4,8 @@
 //! [`Engine::read`]. Whatever is found must pass four questions before it is served: is it in time, is no live rule against
 //! it, is it of the reader's type, and did it check? The answer to a *no* is a miss with a cause, never an error.
 
-use crate::engine::state::{Engine, Found, Verdict, Want};
-use crate::entry::Entry;
+use crate::engine::state::{Engine, Found, Want};
+use crate::entry::{Entry, Verdict};
 use crate::invalidation::gate::FillToken;
 use crate::invalidation::rule::FillStamp;
 use crate::key::Key;
@@ -88,12 +88,14 @@ impl Engine {
     /// else, which [`read`](Self::read) then does from the start; nothing was counted in that case.
     pub(crate) fn read_now(&self, key: &Key<'_>, want: Want) -> Option<Option<Found>> {
         let disk = self.disk.as_ref()?;
-        let took = crate::clock::Clock::stopwatch();
+        let took = self.recorder.sample_cached();
         // Before anything is read: whatever is written or declared from here on keeps what we read from landing.
         let (moment, stamp) = (self.gates.moment(), self.rules.now());
         match disk.get_now(key)? {
             Lookup::Hit(entry) if self.is_servable(&entry, key) && (want.check)(&entry, want.fingerprint) == Verdict::Yes => {
-                self.recorder.timed(Tier::Disk, Verb::Get, took.elapsed());
+                if let Some((took, reads)) = took {
+                    self.recorder.timed_for(Tier::Disk, Verb::Get, took.elapsed(), reads);
+                }
                 self.recorder.tier_miss(Tier::Memory);
                 self.promote_now(key, &entry, moment, stamp);
                 self.recorder.hit(Tier::Disk, key.id);

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::engine::state::{CoherenceState, Engine, Verdict, Want};
-use crate::entry::Entry;
+use crate::engine::state::{CoherenceState, Engine, Want};
+use crate::entry::{Entry, Verdict};
 use crate::health::{Health, TierHealth};
 use crate::key::Key;
 use crate::metrics::{Analytics, LogAnalytics, RefillAnalytics, share};

@@ -9,7 +9,8 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Stopwatch};
-use crate::entry::Entry;
+use crate::engine::promotion::Promotions;
+use crate::entry::{Entry, Verdict};
 use crate::error::Error;
 use crate::flight::Flights;
 use crate::invalidation::gate::Gates;
@@ -39,6 +40,8 @@ pub(crate) struct Engine {
     pub(crate) memory: Memory,
     pub(crate) disk: Option<Disk>,
     pub(crate) remote: Option<Arc<Remote>>,
+    /// Whether what the page cache has is brought to memory.
+    pub(crate) promotions: Promotions,
     pub(crate) gates: Arc<Gates>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) flights: Arc<Flights>,
@@ -130,16 +133,6 @@ pub(crate) struct Want {
     pub(crate) fingerprint: u64,
     /// Validates the bytes as that type, once.
     pub(crate) check: fn(&Entry, u64) -> Verdict,
-}
-
-/// Are these bytes what the reader wants?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Yes,
-    /// Another type, or another version of it.
-    Foreign,
-    /// The right type by name, but it does not validate.
-    Damaged,
 }
 
 /// An entry, and where it was found.

@@ -31,9 +31,8 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Portable, Serialize, rancor};
 
-use crate::clock::{Clock, LATEST_MS};
-use crate::entry::Header;
 use crate::entry::class::{Class, ClassId};
+use crate::entry::life;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::namespace::{Namespace, NamespaceId};
@@ -60,17 +59,17 @@ pub(crate) struct Meta {
 pub(crate) struct Shape {
     /// Of the Rust type it was made from by `Form::encode`; 0 where it came from outside and is not validated yet.
     mark: u32,
-    /// Alignment of the payload, as a power of two.
-    align: u8,
+    /// [`IS_ALIGNED`] and [`IS_REVIVED`].
+    flags: u16,
 }
 
 impl Shape {
     /// Bytes from outside: aligned for any type, validated as none.
-    pub(crate) const UNKNOWN: Self = Self { mark: 0, align: ALIGN.ilog2() as u8 };
+    pub(crate) const UNKNOWN: Self = Self { mark: 0, flags: IS_ALIGNED | IS_REVIVED };
 
     /// What `F::encode` makes in this process, so that no hit needs to validate it.
     pub(crate) fn of<F: Form>() -> Self {
-        Self { mark: mark::<F>(), align: if F::IS_PLAIN { 0 } else { ALIGN.ilog2() as u8 } }
+        Self { mark: mark::<F>(), flags: if F::IS_PLAIN { 0 } else { IS_ALIGNED } }
     }
 }
 
@@ -81,13 +80,13 @@ struct Head {
     /// Free for the tier that holds the entry; the memory tier keeps queue bookkeeping here, under its shard lock.
     place: AtomicU32,
     payload_len: u32,
-    /// Lower 13 bits: length of the key. Above them: alignment of the payload, as a power of two.
+    /// Lower 13 bits: length of the key. Above them [`IS_ALIGNED`] and [`IS_REVIVED`].
     key_len: u16,
     /// Number of the [`Class`]. Changes once, when the payload is validated.
     class: AtomicU16,
     /// Steady milliseconds, 48 bits with `expires_high`: beyond the year 9999.
     expires_low: u32,
-    /// `expires - created`; see [`pack_life`].
+    /// `expires - created`; see [`life`].
     life: u32,
     /// The local sequence number at which its fill began, 40 bits with `stamp_high`. A larger one counts as the largest, which rules cover rather
     /// too often than too seldom.
@@ -103,6 +102,10 @@ const _: () = assert!(size_of::<Head>() == 32, "the head is what an entry costs 
 /// Bits of `key_len` that are the length.
 const KEY_LEN_BITS: u32 = 13;
 const _: () = assert!(crate::key::MAX_KEY_BYTES < 1 << KEY_LEN_BITS);
+/// The payload begins at a multiple of [`ALIGN`].
+const IS_ALIGNED: u16 = 1 << KEY_LEN_BITS;
+/// The bytes came from a lower tier.
+const IS_REVIVED: u16 = IS_ALIGNED << 1;
 
 /// A cached value with its key and head: shared, immutable bytes. Cloning counts a reference.
 #[repr(transparent)]
@@ -134,7 +137,7 @@ impl Entry {
         .id()?;
         let expires = meta.expires.min((1 << 48) - 1);
         let stamp = meta.stamp.min((1 << 40) - 1);
-        let (layout, payload_at) = layout(key.text.len(), payload.len(), shape.align);
+        let (layout, payload_at) = layout(key.text.len(), payload.len(), shape.flags & IS_ALIGNED != 0);
         // SAFETY: the layout is never of size zero: it holds a `Head`.
         let raw = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
@@ -145,10 +148,10 @@ impl Entry {
                 references: AtomicU32::new(1),
                 place: AtomicU32::new(0),
                 payload_len: payload.len() as u32,
-                key_len: key.text.len() as u16 | u16::from(shape.align) << KEY_LEN_BITS,
+                key_len: key.text.len() as u16 | shape.flags,
                 class: AtomicU16::new(class.0),
                 expires_low: expires as u32,
-                life: pack_life(expires.saturating_sub(meta.created)),
+                life: life::pack(expires.saturating_sub(meta.created)),
                 stamp_low: stamp as u32,
                 expires_high: (expires >> 32) as u16,
                 stamp_high: (stamp >> 32) as u8,
@@ -166,69 +169,13 @@ impl Entry {
         Self::build(key, meta, payload, Shape::UNKNOWN).expect("few classes")
     }
 
-    /// An entry from bytes that came from outside, checked against `key`: header, lengths and checksum. Wall times become steady
-    /// ones by `clock`; an entry from the future is as old as now, and no life is longer than its header says. `stamp` replaces
-    /// the header's (which is another node's where the bytes come from Redis).
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Corrupt`] with what is wrong; otherwise as [`build`](Self::build).
-    pub(crate) fn decode(
-        key: &Key<'_>,
-        header: &[u8; Header::LEN],
-        payload: &[u8],
-        clock: &Clock,
-        stamp: Option<u64>,
-    ) -> Result<Self, Error> {
-        let header = Header::parse(header)?;
-        header.verify(key.namespace().name(), key.text, payload)?;
-        let life = header.expires - header.created;
-        let policy = TtlPolicy::from_tag(header.policy, Duration::from_millis(life))
-            .ok_or_else(|| Error::corrupt("entry header", "has a policy that this build does not know"))?;
-        let offset = clock.recent_wall_offset();
-        let mut created = header.created.saturating_sub_signed(offset);
-        let mut expires = header.expires.saturating_sub_signed(offset);
-        // Only what seems to be from the future asks for the exact time.
-        if created > clock.recent() {
-            let now = clock.steady();
-            (created, expires) = (created.min(now), expires.min(now.saturating_add(life)));
-        }
-        let stale_until = expires.saturating_add(header.stale_until - header.expires);
-        let meta =
-            Meta { policy, fingerprint: header.fingerprint, created, expires, stale_until, stamp: stamp.unwrap_or(header.stamp) };
-        Self::build(key, &meta, payload, Shape::UNKNOWN)
-    }
-
-    /// The 64 bytes that go before the payload outside this process, with wall times and checksum.
-    pub(crate) fn header(&self, clock: &Clock) -> [u8; Header::LEN] {
-        let (class, offset) = (self.class().class(), clock.wall_offset());
-        let wall = |steady: u64| steady.saturating_add_signed(offset).min(LATEST_MS + u64::from(u32::MAX));
-        let expires = wall(self.expires());
-        let (namespace, key, payload) = (self.namespace().name(), self.key(), self.payload());
-        Header {
-            flags: 0,
-            policy: class.policy,
-            namespace_len: namespace.len() as u8,
-            key_len: key.len() as u16,
-            payload_len: payload.len() as u32,
-            fingerprint: class.fingerprint,
-            created: wall(self.created()).min(expires),
-            expires,
-            stale_until: expires + u64::from(class.grace_ms),
-            stamp: self.stamp(),
-            checksum: 0,
-        }
-        .sealed(namespace, key, payload)
-        .to_bytes()
-    }
-
     /// These bytes as a value of form `F`, if they are one; validated the first time.
     #[inline]
     pub(crate) fn claim<F: Form>(self, fingerprint: u64) -> Claim<F> {
         match self.check::<F>(fingerprint) {
-            Checked::Yes => Claim::Typed(Typed { entry: self, form: PhantomData }),
-            Checked::Foreign => Claim::Foreign,
-            Checked::Damaged => Claim::Damaged,
+            Verdict::Yes => Claim::Typed(Typed { entry: self, form: PhantomData }),
+            Verdict::Foreign => Claim::Foreign,
+            Verdict::Damaged => Claim::Damaged,
         }
     }
 
@@ -236,8 +183,8 @@ impl Entry {
     #[inline]
     pub(crate) fn typed<F: Form>(&self, fingerprint: u64) -> Option<Typed<F>> {
         match self.check::<F>(fingerprint) {
-            Checked::Yes => Some(Typed { entry: self.clone(), form: PhantomData }),
-            Checked::Foreign | Checked::Damaged => None,
+            Verdict::Yes => Some(Typed { entry: self.clone(), form: PhantomData }),
+            Verdict::Foreign | Verdict::Damaged => None,
         }
     }
 
@@ -246,30 +193,30 @@ impl Entry {
     pub(crate) fn view<F: Form>(&self, fingerprint: u64) -> Option<&F::View> {
         match self.check::<F>(fingerprint) {
             // SAFETY: `check` said that this payload was validated as `F`; it is immutable and 16-aligned.
-            Checked::Yes => Some(unsafe { F::cast(self.payload()) }),
-            Checked::Foreign | Checked::Damaged => None,
+            Verdict::Yes => Some(unsafe { F::cast(self.payload()) }),
+            Verdict::Foreign | Verdict::Damaged => None,
         }
     }
 
     #[inline]
-    fn check<F: Form>(&self, fingerprint: u64) -> Checked {
+    pub(crate) fn check<F: Form>(&self, fingerprint: u64) -> Verdict {
         let class = self.class();
         if class.fingerprint() != fingerprint {
-            return Checked::Foreign;
+            return Verdict::Foreign;
         }
-        if class.mark() == mark::<F>() { Checked::Yes } else { self.check_now::<F>() }
+        if class.mark() == mark::<F>() { Verdict::Yes } else { self.check_now::<F>() }
     }
 
     #[cold]
-    fn check_now<F: Form>(&self) -> Checked {
+    fn check_now<F: Form>(&self) -> Verdict {
         if !F::check(self.payload()) {
-            return Checked::Damaged;
+            return Verdict::Damaged;
         }
         // With no class to be had it is validated again by the next reader.
         if let Ok(class) = (Class { mark: mark::<F>(), ..self.class().class() }).id() {
             self.head().class.store(class.0, Ordering::Release);
         }
-        Checked::Yes
+        Verdict::Yes
     }
 
     /// Acquires what the thread that validated the payload has registered.
@@ -312,10 +259,14 @@ impl Entry {
         usize::from(self.head().key_len & ((1 << KEY_LEN_BITS) - 1))
     }
 
-    /// Alignment of the payload, as a power of two.
     #[inline]
-    fn align(&self) -> u8 {
-        (self.head().key_len >> KEY_LEN_BITS) as u8
+    fn is_aligned(&self) -> bool {
+        self.head().key_len & IS_ALIGNED != 0
+    }
+
+    /// Did it come to this process' memory from a lower tier?
+    pub(crate) fn is_revived(&self) -> bool {
+        self.head().key_len & IS_REVIVED != 0
     }
 
     /// The archive, 16-aligned; or plain bytes.
@@ -324,7 +275,7 @@ impl Entry {
         let payload_len = self.head().payload_len as usize;
         // SAFETY: `build` wrote `payload_len` bytes at this place of the same layout, and nobody writes them again.
         unsafe {
-            let start = self.head.as_ptr().cast::<u8>().add(payload_at(self.key_len(), self.align()));
+            let start = self.head.as_ptr().cast::<u8>().add(payload_at(self.key_len(), self.is_aligned()));
             std::slice::from_raw_parts(start, payload_len)
         }
     }
@@ -344,12 +295,12 @@ impl Entry {
 
     /// What lies between its creation and its end: exact to the millisecond up to 37 hours, to a part in 100 million beyond.
     fn life(&self) -> Duration {
-        Duration::from_millis(unpack_life(self.head().life))
+        Duration::from_millis(life::unpack(self.head().life))
     }
 
     #[inline]
     pub(crate) fn created(&self) -> u64 {
-        self.expires().saturating_sub(unpack_life(self.head().life))
+        self.expires().saturating_sub(life::unpack(self.head().life))
     }
 
     /// From this steady millisecond on it is no longer fresh.
@@ -380,7 +331,7 @@ impl Entry {
 
     #[inline]
     fn layout(&self) -> Layout {
-        layout(self.key_len(), self.head().payload_len as usize, self.align()).0
+        layout(self.key_len(), self.head().payload_len as usize, self.is_aligned()).0
     }
 
     /// Does anybody else hold these bytes? Only a hint: the answer may have changed already.
@@ -465,40 +416,27 @@ impl fmt::Debug for Entry {
 }
 
 #[inline]
-const fn payload_at(key_len: usize, align: u8) -> usize {
-    (size_of::<Head>() + key_len).next_multiple_of(1 << align)
+const fn payload_at(key_len: usize, is_aligned: bool) -> usize {
+    let at = size_of::<Head>() + key_len;
+    if is_aligned { at.next_multiple_of(ALIGN) } else { at }
 }
 
 /// Layout of an entry, and where its payload begins. Lengths are bounded by `MAX_KEY_BYTES` and `MAX_PAYLOAD_BYTES`, so nothing overflows.
 #[inline]
-fn layout(key_len: usize, payload_len: usize, align: u8) -> (Layout, usize) {
-    let at = payload_at(key_len, align);
+fn layout(key_len: usize, payload_len: usize, is_aligned: bool) -> (Layout, usize) {
+    let at = payload_at(key_len, is_aligned);
     // SAFETY: the alignment is a power of two, and the bounded lengths stay far below `isize::MAX`.
     (unsafe { Layout::from_size_align_unchecked(at + payload_len, ALIGN) }, at)
 }
 
-/// Bits of a packed life that are its number; the five above them say by how many bits it is shifted.
-const LIFE_BITS: u32 = 27;
-
-/// Milliseconds in 32 bits, rounded up where they need more than 27 bits: who subtracts it from the end finds no creation in the future.
-fn pack_life(ms: u64) -> u32 {
-    let ms = ms.min(1 << 57);
-    let bits = |ms: u64| (u64::BITS - ms.leading_zeros()).saturating_sub(LIFE_BITS);
-    // Rounded up first, for that may take one bit more.
-    let step = (1 << bits(ms)) - 1;
-    let ms = (ms + step) & !step;
-    let shift = bits(ms);
-    (ms >> shift) as u32 | shift << LIFE_BITS
-}
-
-#[inline]
-fn unpack_life(packed: u32) -> u64 {
-    u64::from(packed & ((1 << LIFE_BITS) - 1)) << (packed >> LIFE_BITS)
-}
-
-enum Checked {
+/// What a look at an entry says of a form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is a value of that form.
     Yes,
+    /// It was written as another type, or by another version of the type.
     Foreign,
+    /// It says it is that type, but it does not validate.
     Damaged,
 }
 

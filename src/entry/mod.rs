@@ -12,6 +12,8 @@ mod class;
 #[allow(unsafe_code)] // one of the two files that may; see its head
 pub(crate) mod codec;
 pub(crate) mod header;
+mod life;
+mod outside;
 
-pub(crate) use codec::{Claim, Entry, Form, Meta, Shape, Typed};
+pub(crate) use codec::{Claim, Entry, Form, Meta, Shape, Typed, Verdict};
 pub(crate) use header::Header;

@@ -44,7 +44,7 @@ static NAMES: [Name; 28] = [
     ("aurum_cache_evictions_total", Unit::Count, Kind::Counter, "Entries dropped for room"),
     ("aurum_cache_expirations_total", Unit::Count, Kind::Counter, "Entries that left because their life was over"),
     ("aurum_cache_latency_seconds", Unit::Seconds, Kind::Gauge, "How long this tier's reads and writes took since open, by quantile"),
-    ("aurum_cache_latency_measured_total", Unit::Count, Kind::Counter, "Operations that were timed: one in 64 in memory, all of them below"),
+    ("aurum_cache_latency_measured_total", Unit::Count, Kind::Counter, "Operations that the measured ones stand for: of memory one in 64"),
     ("aurum_cache_fetches_total", Unit::Count, Kind::Counter, "Loaders, and callers that waited for one, by outcome"),
     ("aurum_cache_invalidations_total", Unit::Count, Kind::Counter, "Invalidations that were called for"),
     ("aurum_cache_invalidated_entries_total", Unit::Count, Kind::Counter, "Distinct keys that they removed"),

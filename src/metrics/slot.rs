@@ -110,14 +110,14 @@ pub(crate) enum Owner {
 struct Thread {
     /// Its slot's number; `UNKNOWN` before its first count, `SHARED` after its number was given back.
     number: Cell<usize>,
-    /// Operations offered to [`sampled`] so far.
-    turn: Cell<u32>,
+    /// Operations of each kind offered to [`sampled`] so far.
+    turns: [Cell<u32>; 2],
 }
 
 const UNKNOWN: usize = usize::MAX;
 
 thread_local! {
-    static THREAD: Thread = const { Thread { number: Cell::new(UNKNOWN), turn: Cell::new(0) } };
+    static THREAD: Thread = const { Thread { number: Cell::new(UNKNOWN), turns: [const { Cell::new(0) }; 2] } };
     /// Gives the number back when the thread ends.
     static NUMBER: Number = Number::take();
 }
@@ -127,13 +127,21 @@ static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 struct Number(usize);
 
-/// Is this the first of `every` operations of this thread, by a count over all recorders?
+/// What is timed by samples. Each kind has a count of its own: one read may be both, and would take every turn of one kind from the other.
+#[derive(Clone, Copy)]
+pub(crate) enum Sampled {
+    Memory,
+    PageCache,
+}
+
+/// For how many operations of this thread this one stands, if it is the first of `every`: all since the one before; by a count over all recorders.
 #[inline]
-pub(crate) fn sampled(every: u32) -> bool {
+pub(crate) fn sampled(kind: Sampled, every: u32) -> Option<u64> {
     THREAD.with(|thread| {
-        let turn = thread.turn.get();
-        thread.turn.set(turn.wrapping_add(1));
-        turn.is_multiple_of(every)
+        let count = &thread.turns[kind as usize];
+        let turn = count.get();
+        count.set(turn.wrapping_add(1));
+        turn.is_multiple_of(every).then_some(if turn == 0 { 1 } else { u64::from(every) })
     })
 }
 

@@ -214,7 +214,8 @@ impl MissCauses {
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Latency {
-    /// How many were measured: one in 64 for memory, all of them for disk and Redis.
+    /// For how many the measured ones stand. One in 64 is measured in memory and stands for itself; one in eight of the disk's reads from the page
+    /// cache, which stands for eight; and all others of disk and Redis.
     pub count: u64,
     /// Half took no longer.
     #[cfg_attr(feature = "serde", serde(rename = "p50_ns", with = "nanos"))]

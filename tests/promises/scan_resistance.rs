@@ -1,4 +1,4 @@
-//! A flood of keys that are asked for once must not wash the hot set out of memory, nor fill it beyond its budget.
+//! A flood of keys that are asked for once must not wash the hot set out of memory, nor fill it beyond its budget, nor bring all of the disk through it.
 
 use crate::support;
 use aurum_cache::{Cache, Namespace, Tier, TtlPolicy};
@@ -54,4 +54,39 @@ async fn a_flood_of_absent_keys_is_bound_by_the_budget() {
     let analytics = cache.analytics();
     let memory = analytics.tier(Tier::Memory);
     assert!(memory.bytes <= memory.capacity && memory.entries < 20_000, "{} entries in {} bytes", memory.entries, memory.bytes);
+}
+
+/// Only what is read a second time is worth a place in memory, when many more keys are read from the disk than memory holds, and all of them alike.
+#[cfg(feature = "disk")]
+#[tokio::test]
+async fn a_scan_of_the_disk_does_not_go_through_memory() {
+    const KEYS: u64 = 8_000;
+    let (folder, value) = (tempfile::tempdir().unwrap(), support::text("v", 1_000));
+    let cache = Cache::builder().memory(1 << 20).disk(folder.path(), 64 << 20).open().await.unwrap();
+    for one in 0..KEYS {
+        support::put(&cache, NS, &format!("on disk/{one}"), &value, TtlPolicy::Extended).await;
+    }
+    cache.flush().await.unwrap();
+    let scan = async || {
+        let before = cache.analytics();
+        for one in 0..KEYS {
+            assert!(cache.get::<str>(NS, &format!("on disk/{one}")).await.is_some());
+        }
+        let after = cache.analytics();
+        (after.disk.promotions - before.disk.promotions, after.disk_log.page_cache_reads - before.disk_log.page_cache_reads)
+    };
+    let (first, _) = scan().await;
+    assert!(first > 500, "{first} promotions: at first it is not known what they are worth");
+    let (second, from_page_cache) = scan().await;
+    if from_page_cache < KEYS / 2 {
+        println!(
+            "NOT TESTED: this file system does not tell what is in the page cache, and what comes from the device is always promoted"
+        );
+        return;
+    }
+    assert!(second < KEYS / 20, "{second} promotions in a scan of {KEYS}");
+    // A key that is asked for again is promoted all the same.
+    for tier in [Tier::Disk, Tier::Disk, Tier::Memory] {
+        assert_eq!(cache.get::<str>(NS, "on disk/7").await.unwrap().tier(), tier);
+    }
 }

@@ -1,6 +1,7 @@
 //! An entry is what was put in, is claimed as its own type only, and keeps its remaining life outside.
 
 use super::*;
+use crate::clock::Clock;
 use crate::key::KeyHasher;
 
 fn meta(fingerprint: u64) -> Meta {
@@ -25,19 +26,6 @@ fn plain_bytes_follow_their_key_without_padding() {
     let entry = Entry::build(&key, &meta(1), b"seven", Shape::of::<Bytes>()).unwrap();
     assert_eq!((entry.payload(), entry.footprint()), (&b"seven"[..], 32 + 3 + 5));
     assert!(matches!(entry.claim::<Bytes>(1), Claim::Typed(bytes) if *bytes == *b"seven"));
-}
-
-#[test]
-fn a_life_is_exact_to_37_hours_and_nearly_so_beyond() {
-    let century = crate::policy::ttl::MAX_TTL.as_millis() as u64;
-    for ms in [0, 1, 29_999, 86_400_000, 134_217_727, 604_800_000] {
-        assert_eq!(unpack_life(pack_life(ms)), ms);
-    }
-    for ms in [134_217_729, 604_800_001, century, 1 << 56] {
-        let kept = unpack_life(pack_life(ms));
-        assert!(kept >= ms && kept - ms <= ms >> 26, "{ms} became {kept}");
-    }
-    assert_eq!(unpack_life(pack_life(u64::MAX)), 1 << 57);
 }
 
 #[test]

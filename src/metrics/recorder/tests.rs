@@ -110,6 +110,23 @@ fn one_operation_in_sixty_four_is_timed() {
 }
 
 #[test]
+fn a_timed_read_of_the_page_cache_stands_for_those_that_were_not() {
+    let recorder = Recorder::new(Clock::manual());
+    let read = || {
+        // As a read of the disk does: memory was asked first.
+        recorder.sample();
+        recorder.sample_cached().map(|(_, reads)| reads)
+    };
+    let stood_for =
+        std::thread::scope(|scope| scope.spawn(|| (0..17).filter_map(|_| read()).collect::<Vec<_>>()).join().unwrap());
+    assert_eq!(stood_for, [1, 8, 8]);
+    recorder.timed_for(Tier::Disk, Verb::Get, Duration::from_micros(1), 99);
+    recorder.timed_for(Tier::Disk, Verb::Get, Duration::from_micros(100), 1);
+    let get = recorder.snapshot([None; 3], None).disk.get;
+    assert_eq!((get.count, get.p90.as_nanos() / 100, get.max.as_micros() / 10), (100, 10, 10));
+}
+
+#[test]
 fn what_the_tiers_hold_and_what_moved_stands_in_the_snapshot() {
     let recorder = Recorder::new(Clock::manual());
     recorder.promoted(Tier::Disk, 2);

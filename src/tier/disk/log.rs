@@ -1,77 +1,106 @@
 //! The log's segments: which there are, how they are made and dropped, and how one is read without waiting.
 //!
 //! Segments are numbered without gaps; the highest is open, all others are sealed and never change. Only the writer thread
-//! makes, appends and drops; readers take a segment out of the map and read without any lock. A dropped
+//! makes, appends and drops; readers look it up in a published list and read without any lock. A dropped
 //! segment's name is gone at once, its space when the last reader lets go of it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 
 use super::files::{self, Handle, How, sync_folder};
 use super::segment::{FILE_HEAD, Segment, file_head, file_name};
 
-/// The segments there are. The writer holds the write lock for a map insert or removal only.
+/// The segments there are, oldest first. Readers take the list as it is at that moment; whoever changes it publishes another.
 #[derive(Default)]
 pub(super) struct Segments {
-    map: RwLock<BTreeMap<u32, Arc<Segment>>>,
+    list: ArcSwap<Vec<Arc<Segment>>>,
+    /// Held by who changes it.
+    editing: Mutex<()>,
+}
+
+/// The list at one moment, found without a lock.
+pub(super) struct Listed(Guard<Arc<Vec<Arc<Segment>>>>);
+
+impl Listed {
+    pub(super) fn get(&self, id: u32) -> Option<&Arc<Segment>> {
+        // Numbers have gaps only where damage made them.
+        let near = id.wrapping_sub(self.0.first()?.id) as usize;
+        match self.0.get(near) {
+            Some(segment) if segment.id == id => Some(segment),
+            _ => self.0.binary_search_by_key(&id, |segment| segment.id).ok().map(|at| &self.0[at]),
+        }
+    }
 }
 
 impl Segments {
-    pub(super) fn get(&self, id: u32) -> Option<Arc<Segment>> {
-        self.map.read().get(&id).cloned()
+    pub(super) fn listed(&self) -> Listed {
+        Listed(self.list.load())
     }
 
+    /// Adds a segment, in the place of one with its number.
     pub(super) fn insert(&self, segment: Arc<Segment>) {
-        self.map.write().insert(segment.id, segment);
+        self.edit(|list| {
+            let at = list.partition_point(|other| other.id < segment.id);
+            if list.get(at).is_some_and(|other| other.id == segment.id) {
+                list[at] = segment;
+            } else {
+                list.insert(at, segment);
+            }
+        });
     }
 
     /// All of them, oldest first.
     pub(super) fn all(&self) -> Vec<Arc<Segment>> {
-        self.map.read().values().cloned().collect()
+        self.list.load().to_vec()
     }
 
     pub(super) fn oldest(&self) -> Option<Arc<Segment>> {
-        self.map.read().first_key_value().map(|(_, segment)| segment.clone())
+        self.list.load().first().cloned()
     }
 
     /// The highest number.
     pub(super) fn newest(&self) -> Option<u32> {
-        self.map.read().last_key_value().map(|(id, _)| *id)
+        self.list.load().last().map(|segment| segment.id)
     }
 
     /// The first one after `id`.
     pub(super) fn after(&self, id: Option<u32>) -> Option<Arc<Segment>> {
-        let map = self.map.read();
-        let mut rest = map.range(id.map_or(0, |id| id.saturating_add(1))..);
-        rest.next().map(|(_, segment)| segment.clone())
+        self.list.load().iter().find(|segment| id.is_none_or(|id| segment.id > id)).cloned()
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.map.read().len() as u64
+        self.list.load().len() as u64
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.map.read().values().map(|segment| segment.len()).sum()
+        self.list.load().iter().map(|segment| segment.len()).sum()
     }
 
     /// Takes a segment away, name first.
     pub(super) fn drop_segment(&self, id: u32) -> io::Result<()> {
-        let Some(segment) = self.get(id) else { return Ok(()) };
+        let Some(segment) = self.listed().get(id).cloned() else { return Ok(()) };
         match files::remove(&segment.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.map.write().remove(&id);
+        self.edit(|list| list.retain(|segment| segment.id != id));
         Ok(())
     }
 
     pub(super) fn clear(&self) {
-        self.map.write().clear();
+        self.edit(Vec::clear);
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut Vec<Arc<Segment>>)) {
+        let _alone = self.editing.lock();
+        let mut list = self.all();
+        change(&mut list);
+        self.list.store(Arc::new(list));
     }
 }
 

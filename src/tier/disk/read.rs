@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -65,11 +66,12 @@ impl Disk {
             }
         };
         let Some(place) = place else { return Look::Done(Lookup::Miss) };
+        let segments = self.shared().segments.listed();
         // Dropped between the two looks: evicted.
-        let Some(segment) = self.shared().segments.get(place.segment) else { return Look::Done(Lookup::Miss) };
-        match self.shared().read_inline(key, &segment, place) {
+        let Some(segment) = segments.get(place.segment) else { return Look::Done(Lookup::Miss) };
+        match self.shared().read_inline(key, segment, place) {
             Some(lookup) => Look::Done(lookup),
-            None => Look::Wait(segment, place),
+            None => Look::Wait(segment.clone(), place),
         }
     }
 
@@ -81,9 +83,9 @@ impl Disk {
             let mut bytes = vec![0; place.len as usize];
             shared.counts.device_reads.fetch_add(1, Ordering::Relaxed);
             match segment.file.read_exact_at(&mut bytes, place.offset) {
-                Ok(()) => shared.judge(&key, &segment, place, &bytes),
+                Ok(()) => shared.judge(&key, &segment, place, &mut bytes),
                 // Shorter than it was: somebody cut the file.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => shared.judge(&key, &segment, place, &[]),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => shared.judge(&key, &segment, place, &mut []),
                 Err(error) => {
                     shared.counts.io_errors.fetch_add(1, Ordering::Relaxed);
                     Lookup::Down(Error::io(shared.subject(), error))
@@ -117,17 +119,19 @@ impl Shared {
             }
             self.cached.read(&segment.file, &mut buffer[..len], place.offset)?;
             self.counts.inline_reads.fetch_add(1, Ordering::Relaxed);
-            Some(self.judge(key, segment, place, &buffer[..len]))
+            Some(self.judge(key, segment, place, &mut buffer[..len]))
         })
     }
 
-    /// Bytes from the device are an entry of this key only if everything fits.
-    fn judge(&self, key: &Key<'_>, segment: &Segment, place: Place, bytes: &[u8]) -> Lookup {
+    /// Bytes from the device are an entry of this key only if everything fits. They are used up.
+    fn judge(&self, key: &Key<'_>, segment: &Segment, place: Place, bytes: &mut [u8]) -> Lookup {
         let head = RecordHead::parse(bytes, segment.salt, place.offset);
-        if let (Some(head), Some(body)) = (&head, bytes.get(RECORD_HEAD..)) {
-            match value_of(key, body) {
+        if let (Some(head), Some(body)) = (&head, bytes.get_mut(RECORD_HEAD..)) {
+            match header_of(key, body) {
                 Some((header, payload)) => {
-                    if let Ok(entry) = Entry::decode(key, header, payload, &self.clock, None) {
+                    let verified = header.verify_whole(&mut body[..payload.end]);
+                    let entry = verified.and_then(|()| Entry::revive(key, &header, &body[payload], &self.clock, None));
+                    if let Ok(entry) = entry {
                         return if self.clock.is_before(entry.stale_until()) { Lookup::Hit(entry) } else { Lookup::Miss };
                     }
                 }
@@ -148,8 +152,8 @@ impl Shared {
     }
 }
 
-/// Header and payload of the body of a record, if it says that it is of this key. Only lengths are checked.
-fn value_of<'a>(key: &Key<'_>, body: &'a [u8]) -> Option<(&'a [u8; Header::LEN], &'a [u8])> {
+/// The header of the body of a record and where in the body its payload is, if it says that it is of this key. Only lengths are checked.
+fn header_of(key: &Key<'_>, body: &[u8]) -> Option<(Header, Range<usize>)> {
     let (bytes, rest) = body.split_first_chunk::<{ Header::LEN }>()?;
     let header = Header::parse(bytes).ok()?;
     let (name, text) = (key.namespace().name().as_bytes(), key.text.as_bytes());
@@ -157,6 +161,7 @@ fn value_of<'a>(key: &Key<'_>, body: &'a [u8]) -> Option<(&'a [u8; Header::LEN],
         return None;
     }
     let rest = rest.strip_prefix(name)?.strip_prefix(text)?;
-    let (payload, padding) = rest.split_at_checked(header.payload_len as usize)?;
-    (padding.len() < 8).then_some((bytes, payload))
+    let (start, len) = (body.len() - rest.len(), header.payload_len as usize);
+    let padding = rest.len().checked_sub(len)?;
+    (padding < 8).then_some((header, start..start + len))
 }

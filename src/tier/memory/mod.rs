@@ -43,7 +43,7 @@ use self::ghost::Side;
 use self::pin::{Pin, pin};
 use self::policy::TOP;
 use self::queue::Seconds;
-use self::shard::{Common, LOOKS, Shard, State};
+use self::shard::{Common, LOOKS, Shard, State, cost};
 use self::table::{Seen, Table};
 use crate::clock::Clock;
 use crate::entry::Entry;
@@ -136,6 +136,11 @@ impl Memory {
     pub(crate) fn peek(&self, key: &Key<'_>) -> Option<Entry> {
         let pin = pin();
         self.shard(key.hash).find(key, &pin).map(|entry| Entry::clone(&entry))
+    }
+
+    /// Would an entry of a key with this hash find room, so that nothing has to leave? As it was a moment ago.
+    pub(crate) fn has_room(&self, hash: u64, entry: &Entry) -> bool {
+        self.shard(hash).side.spare.load(Ordering::Relaxed) >= cost(entry)
     }
 
     /// Holds `entry` for `key`, unless it is too big; then an older one of the key goes. An overwrite keeps place and hits of the older one.
@@ -271,6 +276,9 @@ impl Memory {
         let (edit, state) = locked.parts();
         let mut shard = Shard { edit, state, common: &self.common };
         let result = work(&mut shard);
+        if self.common.returns {
+            table.side.spare.store(shard.spare(), Ordering::Relaxed);
+        }
         let (released, (freed, flush)) = (shard.state.leftovers(), shard.edit.leftovers());
         drop(locked);
         drop((released, freed));

@@ -128,6 +128,11 @@ impl Shard<'_> {
         self.state.capacity.saturating_sub(FIXED + self.surplus() + lingering)
     }
 
+    /// Bytes for which nothing has to leave.
+    pub(super) fn spare(&self) -> u64 {
+        self.cap().saturating_sub(self.state.bytes())
+    }
+
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry) -> Put {
         self.state.ghosts.expect(key.hash);
         self.release();

@@ -117,6 +117,8 @@ pub(super) struct Table<S> {
 
 pub(super) struct Side<S> {
     pub(super) counts: Counts,
+    /// Bytes that are free, for who asks without the lock; kept by the writers where there is somebody who asks.
+    pub(super) spare: AtomicU64,
     guarded: Mutex<Guarded<S>>,
 }
 
@@ -241,7 +243,11 @@ impl<S> Table<S> {
         let pages: [_; PAGES] = std::array::from_fn(|_| Words::with_homes(FEWEST));
         let words = pages.iter().map(|page| page.slots.len()).sum();
         let (moves, lens, words) = (AtomicU64::new(0), std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
-        let side = Side { counts: Counts { moves, lens, words }, guarded: Mutex::new(Guarded { state, yard: Yard::new() }) };
+        let side = Side {
+            counts: Counts { moves, lens, words },
+            spare: AtomicU64::new(0),
+            guarded: Mutex::new(Guarded { state, yard: Yard::new() }),
+        };
         Self { pages: pages.map(Atomic::new), side: CachePadded::new(side) }
     }
 

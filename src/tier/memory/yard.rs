@@ -74,7 +74,7 @@ impl<T> Yard<T> {
     pub(super) fn free(&mut self, mut take: impl FnMut(T)) {
         let Some(mut left) = self.closed.front().copied() else { return };
         let passed = self.passed.load(Ordering::Acquire);
-        for _ in 0..3 + self.closed.len() / 4 {
+        for _ in 0..1 + self.closed.len() / 4 {
             if self.oldest >= passed {
                 break;
             }
