@@ -221,7 +221,7 @@ impl Shared {
             queue.last = queue.last.max(sequence);
         }
         let (shared, log_bytes) = (self.clone(), self.segments.bytes());
-        let mut writer = Writer { shared, open, records, log_bytes, torn: false, sealed, falls: u64::MAX, tried_last: false };
+        let mut writer = Writer::new(shared, open, records, log_bytes, sealed);
         writer.keep_budget()?;
         self.unread.store(false, Ordering::Release);
         Ok(writer)

@@ -245,7 +245,13 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(salt: u64, start: u64) -> Self {
-        Self { bytes: Vec::new(), salt, start }
+        Self::in_buffer(Vec::new(), salt, start)
+    }
+
+    /// The same, gathered in a buffer that was used before.
+    pub(super) fn in_buffer(mut bytes: Vec<u8>, salt: u64, start: u64) -> Self {
+        bytes.clear();
+        Self { bytes, salt, start }
     }
 
     /// Where the next record goes.
