@@ -181,6 +181,7 @@ async fn open_disk(config: &CacheConfig, clock: &Clock, hasher: &KeyHasher) -> R
         path: path.clone(),
         capacity: config.disk.capacity.into(),
         flush_interval: config.disk.flush_interval,
+        timeout: config.disk.timeout,
         queue_bytes: config.disk.queue.into(),
         admission: config.disk.admission,
         segment_bytes: None,

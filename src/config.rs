@@ -99,6 +99,10 @@ pub struct DiskSettings {
     /// What a power cut may cost; 1 ms to 1 h. 500 ms unless set.
     #[serde(with = "duration")]
     pub flush_interval: Duration,
+    /// How long a read waits for the device before it is a miss; 1 ms to 1 min. A writer that gets nothing written for twenty times as long takes the
+    /// tier down until it does. 500 ms unless set.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
     /// Bytes that may wait to be written, at least 64 KiB; a full queue makes a write wait. 8 MiB unless set.
     pub queue: Size,
     /// Which of the values that memory lets go are written. What a `set` of a disk policy brings always is.
@@ -107,8 +111,9 @@ pub struct DiskSettings {
 
 impl Default for DiskSettings {
     fn default() -> Self {
-        let flush_interval = Duration::from_millis(500);
-        Self { path: None, capacity: Size::mib(1024), flush_interval, queue: Size::mib(8), admission: Admission::default() }
+        let (flush_interval, timeout) = (Duration::from_millis(500), Duration::from_millis(500));
+        let (capacity, queue) = (Size::mib(1024), Size::mib(8));
+        Self { path: None, capacity, flush_interval, timeout, queue, admission: Admission::default() }
     }
 }
 
@@ -330,6 +335,8 @@ impl CacheConfig {
         let (flush, hour) = (self.disk.flush_interval, Duration::from_secs(3_600));
         let is_flush = (Duration::from_millis(1)..=hour).contains(&flush);
         demand(is_flush, at("disk.flush_interval"), "must be from 1ms to 1h")?;
+        let is_timeout = (Duration::from_millis(1)..=Duration::from_secs(60)).contains(&self.disk.timeout);
+        demand(is_timeout, at("disk.timeout"), "must be from 1ms to 1m; 500ms is usual")?;
         let is_round = (Duration::from_millis(10)..=hour).contains(&self.maintenance.interval);
         demand(is_round, at("maintenance.interval"), "must be from 10ms to 1h")?;
         let is_path = self.disk.path.as_ref().is_none_or(|path| !path.as_os_str().is_empty());
@@ -397,6 +404,7 @@ mod tests {
         let cases = [
             ("[memory]\ncapacity = 1000", "memory.capacity"),
             ("[disk]\ncapacity = \"1MiB\"", "disk.capacity"),
+            ("[disk]\ntimeout = \"2m\"", "disk.timeout"),
             ("[redis]\ntimeout = \"0s\"", "redis.timeout"),
             ("[redis]\nkey_prefix = \"a{b\"", "redis.key_prefix"),
             ("[redis]\nurl = \"http://x\"", "redis.url"),

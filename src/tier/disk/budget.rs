@@ -45,7 +45,10 @@ impl Shared {
 
     pub(super) fn report(&self) -> TierReport {
         match self.trouble() {
-            None => TierReport { state: TierState::Up, reason: None },
+            None => match self.patience.refusal() {
+                None => TierReport { state: TierState::Up, reason: None },
+                Some(error) => TierReport { state: TierState::Degraded, reason: Some(error.to_string()) },
+            },
             Some(error) => TierReport { state: TierState::Down, reason: Some(error.to_string()) },
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct DiskConfig {
     pub(crate) capacity: u64,
     /// How long what was written may stay unsynced: the loss of a power cut.
     pub(crate) flush_interval: Duration,
+    /// How long a read waits for the device.
+    pub(crate) timeout: Duration,
     /// Bytes that may wait for the writer before `room` makes callers wait and `offer` refuses.
     pub(crate) queue_bytes: u64,
     /// Which demotions are worth a write.
@@ -42,6 +44,7 @@ impl DiskConfig {
             path: path.into(),
             capacity,
             flush_interval: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
             queue_bytes: 16 * MIB,
             admission: Admission::Reused,
             segment_bytes: None,

@@ -105,7 +105,7 @@ impl Disk {
     pub(crate) async fn room(&self) {
         let shared = &self.shared;
         if !shared.has_room() {
-            shared.wait(|| (shared.has_room() || shared.trouble().is_some()).then_some(())).await;
+            shared.wait_for_writer(|| (shared.has_room() || shared.trouble().is_some()).then_some(())).await;
         }
     }
 
@@ -161,7 +161,7 @@ impl Disk {
     pub(crate) async fn settled(&self, ticket: u64) -> Result<(), Error> {
         let shared = &self.shared;
         shared
-            .wait(|| {
+            .wait_for_writer(|| {
                 if shared.written.load(Ordering::Acquire) >= ticket {
                     return Some(Ok(()));
                 }
@@ -186,7 +186,8 @@ impl Disk {
         self.blocking(Shared::sync).await
     }
 
-    /// Writes and syncs what waits, ends the threads and lets the folder go. Again: does nothing.
+    /// Writes and syncs what waits, ends the threads and lets the folder go. Again: does nothing. A writer that the device keeps is not waited for;
+    /// it ends when the device lets it.
     ///
     /// # Errors
     ///
@@ -194,7 +195,7 @@ impl Disk {
     pub(crate) async fn close(&self) -> Result<(), Error> {
         self.shared.begin_close();
         let shared = &self.shared;
-        shared.wait(|| shared.queue.lock().ended.then_some(())).await;
+        shared.wait_for_writer(|| (shared.queue.lock().ended || shared.patience.is_stalled()).then_some(())).await;
         shared.down_reason().map_or(Ok(()), Err)
     }
 

@@ -40,6 +40,8 @@ mod log;
 #[cfg(feature = "disk")]
 mod notes;
 #[cfg(feature = "disk")]
+mod patience;
+#[cfg(feature = "disk")]
 mod read;
 #[cfg(feature = "disk")]
 mod recovery;

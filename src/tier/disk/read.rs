@@ -14,7 +14,7 @@ use super::face::Disk;
 use super::index::{Pending, Place};
 use super::segment::{RECORD_HEAD, RecordHead, Segment, key_hash, parse_value};
 use crate::entry::{Entry, Header};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::key::Key;
 use crate::tier::Lookup;
 
@@ -75,10 +75,11 @@ impl Disk {
         }
     }
 
-    /// Reads on a thread that may wait for the device.
+    /// Reads on a thread that may wait for the device, for a bounded time.
     async fn read_elsewhere(&self, key: &Key<'_>, segment: Arc<Segment>, place: Place) -> Lookup {
         let (shared, id, text, hash) = (self.shared().clone(), key.id, key.text.to_owned(), key.hash);
-        let read = tokio::task::spawn_blocking(move || {
+        let patient = shared.clone();
+        let read = patient.read_device(move || {
             let key = Key { id, text: &text, hash };
             let mut bytes = vec![0; place.len as usize];
             shared.counts.device_reads.fetch_add(1, Ordering::Relaxed);
@@ -92,14 +93,7 @@ impl Disk {
                 }
             }
         });
-        match read.await {
-            Ok(lookup) => lookup,
-            Err(_) => Lookup::Down(Error::new(
-                ErrorKind::TierDown,
-                "disk tier",
-                "has no thread to read with; the runtime is going down",
-            )),
-        }
+        read.await.unwrap_or_else(Lookup::Down)
     }
 }
 

@@ -15,6 +15,7 @@ use super::files::{self, Handle, How};
 use super::index::{Index, Pending, Shard};
 use super::log::{CachedReads, Segments};
 use super::notes::Ledger;
+use super::patience::Patience;
 use super::segment::Segment;
 use super::sweep::Carried;
 use super::writer::{Op, Queue, What};
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) index: Index,
     pub(super) segments: Segments,
     pub(super) cached: CachedReads,
+    pub(super) patience: Patience,
     pub(super) queue: Mutex<Queue>,
     /// The queue has something for the writer.
     pub(super) work: Condvar,
@@ -108,6 +110,7 @@ impl Shared {
             index: Index::new(),
             segments: Segments::default(),
             cached: CachedReads::new(),
+            patience: Patience::new(),
             queue: Mutex::default(),
             work: Condvar::new(),
             written: AtomicU64::new(0),

@@ -391,6 +391,7 @@ impl Writer {
 
     /// Tells the waiting what became of a batch.
     fn settle(&mut self, bytes: u64, result: Result<u64, (VecDeque<Op>, io::Error)>) {
+        self.shared.patience.moved();
         match result {
             Ok(last) => {
                 self.shared.written.fetch_max(last, Ordering::AcqRel);

@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod model;
+mod patience;
 mod recall;
 mod storm;
 
