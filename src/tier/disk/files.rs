@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 #[cfg(test)]
+pub(super) mod device;
+#[cfg(test)]
 pub(super) mod faults;
 
 /// What a file is opened for.
@@ -35,6 +37,8 @@ pub(super) struct Handle {
     file: File,
     #[cfg(test)]
     faults: Option<std::sync::Arc<faults::Faults>>,
+    #[cfg(test)]
+    path: PathBuf,
 }
 
 /// Opens a regular file of ours, and never through a symlink.
@@ -54,8 +58,14 @@ pub(super) fn open(path: &Path, how: How) -> io::Result<Handle> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
     }
+    #[cfg(test)]
+    if !matches!(how, How::Read) {
+        faults::tell(path, |device| device.opened(path, matches!(how, How::Fresh)));
+    }
     Ok(Handle {
         file,
+        #[cfg(test)]
+        path: path.to_owned(),
         #[cfg(test)]
         faults: faults::of(path),
     })
@@ -86,7 +96,10 @@ pub(super) fn look(path: &Path) -> io::Result<Metadata> {
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     #[cfg(test)]
     faults::check(path, faults::Call::Remove)?;
-    std::fs::remove_file(path)
+    std::fs::remove_file(path)?;
+    #[cfg(test)]
+    faults::tell(path, |device| device.removed(path));
+    Ok(())
 }
 
 /// Takes a name away, whatever stands there, if anything does; a symlink is not followed.
@@ -100,7 +113,11 @@ pub(super) fn remove_all(path: &Path) -> io::Result<()> {
     match removed {
         // Gone already, or between the two calls.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+        removed => {
+            #[cfg(test)]
+            faults::tell(path, |device| device.removed(path));
+            removed
+        }
     }
 }
 
@@ -108,14 +125,20 @@ pub(super) fn remove_all(path: &Path) -> io::Result<()> {
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(test)]
     faults::check(to, faults::Call::Rename)?;
-    std::fs::rename(from, to)
+    std::fs::rename(from, to)?;
+    #[cfg(test)]
+    faults::tell(to, |device| device.renamed(from, to));
+    Ok(())
 }
 
 /// Makes names durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(test)]
     faults::check(folder, faults::Call::Sync)?;
-    File::open(folder)?.sync_all()
+    File::open(folder)?.sync_all()?;
+    #[cfg(test)]
+    faults::tell(folder, |device| device.folder_synced());
+    Ok(())
 }
 
 /// A whole file of ours, if it is there; no more than `limit` bytes of it.
@@ -151,6 +174,13 @@ impl Handle {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.check(call))
     }
 
+    #[cfg(test)]
+    fn tell(&self, what: impl FnOnce(&mut device::Device)) {
+        if let Some(faults) = &self.faults {
+            faults.tell(what);
+        }
+    }
+
     /// Fills `bytes` from `at` on, or fails.
     pub(super) fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
         #[cfg(test)]
@@ -167,20 +197,29 @@ impl Handle {
             }
             return Err(error);
         }
-        self.file.write_all_at(bytes, at)
+        self.file.write_all_at(bytes, at)?;
+        #[cfg(test)]
+        self.tell(|device| device.wrote(&self.path, bytes, at));
+        Ok(())
     }
 
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
         #[cfg(test)]
         self.check(faults::Call::Write)?;
-        self.file.set_len(len)
+        self.file.set_len(len)?;
+        #[cfg(test)]
+        self.tell(|device| device.cut(&self.path, len));
+        Ok(())
     }
 
     /// Waits for the device.
     pub(super) fn sync_data(&self) -> io::Result<()> {
         #[cfg(test)]
         self.check(faults::Call::Sync)?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        #[cfg(test)]
+        self.tell(|device| device.synced(&self.path));
+        Ok(())
     }
 
     pub(super) fn len(&self) -> io::Result<u64> {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
+use super::device::Device;
+
 /// A call on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tier::disk) enum Call {
@@ -63,6 +65,8 @@ struct State {
     only: Option<Call>,
     /// Calls of this kind wait.
     hung: Option<Call>,
+    /// What the device has, if that is recorded.
+    device: Option<Device>,
 }
 
 /// The faults of one folder.
@@ -123,6 +127,16 @@ impl Faults {
         self.state.lock().seen[call as usize]
     }
 
+    /// From now on, and the folder is empty: what is certain of it is recorded.
+    pub(in crate::tier::disk) fn record(&self) {
+        self.state.lock().device = Some(Device::default());
+    }
+
+    /// Lets somebody look at what is recorded, or add to it.
+    pub(in crate::tier::disk) fn tell<R>(&self, what: impl FnOnce(&mut Device) -> R) -> Option<R> {
+        self.state.lock().device.as_mut().map(what)
+    }
+
     pub(super) fn is_short(&self) -> bool {
         matches!(self.state.lock().failing, Some((Fault::Short, ..)))
     }
@@ -147,6 +161,10 @@ impl Faults {
 /// The faults of what a path lies in.
 pub(super) fn of(path: &Path) -> Option<Arc<Faults>> {
     FOLDERS.lock().iter().find(|(folder, _)| path.starts_with(folder)).and_then(|(_, faults)| faults.upgrade())
+}
+
+pub(super) fn tell(path: &Path, what: impl FnOnce(&mut Device)) {
+    of(path).and_then(|faults| faults.tell(what));
 }
 
 pub(super) fn check(path: &Path, call: Call) -> io::Result<()> {

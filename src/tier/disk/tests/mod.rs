@@ -4,6 +4,7 @@ mod damage;
 mod faults;
 mod model;
 mod patience;
+mod power;
 mod recall;
 mod storm;
 
