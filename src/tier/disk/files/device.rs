@@ -122,13 +122,11 @@ impl Device {
         (self.certain, self.since) = (self.names.clone(), Vec::new());
     }
 
-    /// Writes into an empty folder what is left when the power is cut now.
-    pub(in crate::tier::disk) fn power_cut(&self, folder: &Path, order: Order, rng: &mut Rng) {
+    /// The files, by name, and their bytes that are left when the power is cut now.
+    pub(in crate::tier::disk) fn power_cut(&self, order: Order, rng: &mut Rng) -> Vec<(String, Vec<u8>)> {
         let mut names = self.certain.clone();
         self.since[..rng.usize(..=self.since.len())].iter().for_each(|naming| rename(&mut names, naming));
-        for (name, node) in names {
-            std::fs::write(folder.join(name), self.nodes[node].left(order, rng)).unwrap();
-        }
+        names.into_iter().map(|(name, node)| (name, self.nodes[node].left(order, rng))).collect()
     }
 }
 

@@ -47,7 +47,9 @@ async fn cut(bench: &Bench, allowed: &Allowed, order: Order, rng: &mut fastrand:
     let mut after = Bench::new();
     (after.clock, after.hasher) = (bench.clock.clone(), bench.hasher.clone());
     std::fs::create_dir(after.path()).unwrap();
-    bench.faults.tell(|device| device.power_cut(after.path(), order, rng)).unwrap();
+    for (name, bytes) in bench.faults.tell(|device| device.power_cut(order, rng)).unwrap() {
+        std::fs::write(after.path().join(name), bytes).unwrap();
+    }
     let mut missed = 0;
     // Once more, as an opening changes what it finds.
     for _ in 0..2 {
