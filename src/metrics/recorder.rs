@@ -27,7 +27,7 @@ use crate::tier::{Tier, Usage};
 
 /// One in so many memory operations is timed.
 const SAMPLE_EVERY: u32 = 64;
-/// One in so many reads of the page cache is timed: twenty times a memory hit, and two looks at the clock are 3 % of it.
+/// One in so many reads of the page cache is timed: a dozen times a memory hit, and two looks at the clock are 3 % of it.
 const SAMPLE_CACHED_EVERY: u32 = 8;
 /// The longest latency that is told apart, in nanoseconds.
 const LONGEST_NS: u64 = 60_000_000_000;

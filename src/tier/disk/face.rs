@@ -186,8 +186,8 @@ impl Disk {
         self.blocking(Shared::sync).await
     }
 
-    /// Writes and syncs what waits, ends the threads and lets the folder go. Again: does nothing. A writer that the device keeps is not waited for;
-    /// it ends when the device lets it.
+    /// Writes and syncs what waits, ends the threads and lets the folder go. Again: does nothing. A writer that the device keeps from
+    /// writing is not waited for, and ends when the device lets it; a sync is, however long it takes.
     ///
     /// # Errors
     ///

@@ -7,7 +7,8 @@
 //! - When the **writer** has work and gets nothing done for twenty times as long, the tier goes down, as with any device that refuses: who waits for the
 //!   writer is told, and what comes meanwhile is owed to the log. It comes up when the device takes writes again.
 //!
-//! What the page cache has is read all the same. A `flush` waits for its `fdatasync` however long that takes.
+//! What the page cache has is read all the same. An `fdatasync` is waited for however long it takes, by `flush` and by `close`; and so is what
+//! opening reads.
 
 use std::io;
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::namespace::NamespaceId;
 
 /// How much is appended with one call. The kernel keeps a call's bytes in ten pieces or so, however many they are, and a read that goes over the edge
-/// of two costs half as much again: of records of 1 KiB, three in a hundred with 1 MiB. With 4 MiB the writer keeps less in step with
+/// of two costs half as much again: of records of 1 KiB, one to three in a hundred with 1 MiB. With 4 MiB the writer keeps less in step with
 /// who fills the queue, a fifth less a second.
 const BATCH_BYTES: u64 = 2 << 20;
 /// A larger buffer than this, which a very large value needed, is not kept.
