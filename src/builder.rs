@@ -13,7 +13,7 @@ use crate::config::{CacheConfig, NamespaceConfig, Urls};
 use crate::engine::promotion::Promotions;
 use crate::engine::repairs::Kept;
 use crate::engine::state::{Engine, Governance, Governances, Refill};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::flight::Flights;
 use crate::invalidation::gate::Gates;
 use crate::invalidation::ledger::Ledger;
@@ -123,7 +123,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for a bad setting, by its name; [`ErrorKind::Locked`] if the folder is open already; [`ErrorKind::Io`] if
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a bad setting, by its name; [`ErrorKind::Locked`](crate::ErrorKind::Locked) if the folder is open already; [`ErrorKind::Io`](crate::ErrorKind::Io) if
     /// it cannot be used. Damaged files are no error: what is damaged is lost, counted, and shown in health. Nor is a full device, one that does not
     /// answer, or a process without a free file descriptor: the disk begins down, and comes up with all it holds when that has passed.
     pub async fn open(self) -> Result<Cache, Error> {
@@ -186,9 +186,7 @@ async fn open_disk(config: &CacheConfig, clock: &Clock, hasher: &KeyHasher) -> R
         admission: config.disk.admission,
         segment_bytes: None,
     };
-    let (clock, hasher) = (clock.clone(), hasher.clone());
-    let opened = tokio::task::spawn_blocking(move || Disk::open(disk, clock, hasher)).await;
-    opened.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "disk tier", "could not be opened; see the log"))).map(Some)
+    Disk::open(disk, clock.clone(), hasher.clone()).await.map(Some)
 }
 
 async fn open_remote(config: &CacheConfig, node: &str, clock: &Clock, hasher: &KeyHasher) -> Result<Option<Arc<Remote>>, Error> {
@@ -226,8 +224,11 @@ async fn read_ca(path: PathBuf) -> Result<Vec<u8>, Error> {
         }
         std::fs::read(&path).map_err(|error| fault(format!("cannot be read ({error})")))
     };
-    let read = tokio::task::spawn_blocking(read).await;
-    read.unwrap_or_else(|_| Err(Error::config("redis.ca_file", "could not be read; see the log")))
+    // A thread of our own: tokio's blocking pool panics where the system gives it none.
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let started = std::thread::Builder::new().name("aurum-open".into()).spawn(move || drop(answer.send(read())));
+    started.map_err(|error| Error::io("a thread to read redis.ca_file with", error))?;
+    answered.await.unwrap_or_else(|_| Err(Error::config("redis.ca_file", "could not be read; see the log")))
 }
 
 fn governances(config: &CacheConfig) -> Result<Governances, Error> {

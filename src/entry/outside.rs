@@ -18,7 +18,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] with what is wrong; otherwise as [`build`](Self::build).
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) with what is wrong; otherwise as [`build`](Self::build).
     pub(crate) fn decode(
         key: &Key<'_>,
         header: &[u8; Header::LEN],

@@ -14,6 +14,7 @@ mod disk_damage;
 mod disk_descriptors;
 mod disk_folder;
 mod disk_full;
+mod disk_threads;
 mod fetch;
 mod fetch_under_stress;
 mod kill_storm;

@@ -18,7 +18,7 @@ fn left_out() -> Error {
 
 #[allow(clippy::unused_async, clippy::unused_self)] // the face is that of the real tier
 impl Disk {
-    pub(crate) fn open(_: DiskConfig, _: Clock, _: KeyHasher) -> Result<Self, Error> {
+    pub(crate) async fn open(_: DiskConfig, _: Clock, _: KeyHasher) -> Result<Self, Error> {
         Err(left_out())
     }
 

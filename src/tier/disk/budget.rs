@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::writer::Writer;
 use super::{DiskCounts, Shared};
+use crate::error::Error;
 use crate::tier::{TierReport, TierState, Usage};
 
 impl Writer {
@@ -45,12 +46,17 @@ impl Shared {
 
     pub(super) fn report(&self) -> TierReport {
         match self.trouble() {
-            None => match self.patience.refusal() {
+            None => match self.short_of() {
                 None => TierReport { state: TierState::Up, reason: None },
                 Some(error) => TierReport { state: TierState::Degraded, reason: Some(error.to_string()) },
             },
             Some(error) => TierReport { state: TierState::Down, reason: Some(error.to_string()) },
         }
+    }
+
+    /// What it does not have or get while it is up: an answer of the device, a thread.
+    fn short_of(&self) -> Option<Error> {
+        self.patience.refusal().or_else(|| self.overdue_round()).or_else(|| self.crew.lock().missing.clone())
     }
 
     pub(super) fn counted(&self) -> DiskCounts {

@@ -14,9 +14,9 @@ mod directory;
 mod keeper;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use self::block::parse_block;
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The catalogue, or none.
 pub(super) struct Catalogue {
-    requests: Option<SyncSender<Request>>,
+    requests: OnceLock<SyncSender<Request>>,
     /// Bytes of its files, as of the last change.
     bytes: Arc<AtomicU64>,
     /// Something went wrong: not asked any more until the tier is opened again.
@@ -60,19 +60,21 @@ enum Request {
 
 impl Catalogue {
     /// No catalogue: everything is read from the log.
-    pub(super) fn none() -> Self {
-        Self { requests: None, bytes: Arc::default(), off: Arc::new(AtomicBool::new(true)) }
+    pub(super) fn new() -> Self {
+        Self { requests: OnceLock::new(), bytes: Arc::default(), off: Arc::new(AtomicBool::new(true)) }
     }
 
-    /// Opens, or makes, the catalogue below the tier's folder; none if that cannot be.
-    pub(super) fn open(folder: &Path, budget: u64) -> Self {
+    /// Opens, or makes, the catalogue below the tier's folder; none if that cannot be. Once it is open: does nothing.
+    pub(super) fn open(&self, folder: &Path, budget: u64) {
+        if self.requests.get().is_some() {
+            return;
+        }
         let (requests, inbox) = sync_channel(QUEUE);
-        let catalogue = Self { requests: Some(requests), bytes: Arc::default(), off: Arc::default() };
-        let (bytes, off) = (catalogue.bytes.clone(), catalogue.off.clone());
-        let keeper = Keeper { folder: folder.to_owned(), budget, bytes, off };
+        let keeper = Keeper { folder: folder.to_owned(), budget, bytes: self.bytes.clone(), off: self.off.clone() };
+        self.off.store(false, Ordering::Release);
         match std::thread::Builder::new().name("aurum-disk-catalogue".into()).spawn(move || keeper.run(&inbox)) {
-            Ok(_) => catalogue,
-            Err(_) => Self::none(),
+            Ok(_) => drop(self.requests.set(requests)),
+            Err(_) => self.off.store(true, Ordering::Release),
         }
     }
 
@@ -135,14 +137,14 @@ impl Catalogue {
 
     /// Without an answer; dropped when the catalogue is busy or off.
     fn tell(&self, request: Request) {
-        if let Some(requests) = self.requests.as_ref().filter(|_| !self.off.load(Ordering::Acquire)) {
+        if let Some(requests) = self.requests.get().filter(|_| !self.off.load(Ordering::Acquire)) {
             let _ = requests.try_send(request);
         }
     }
 
     /// With an answer, within bounded time.
     fn ask<T>(&self, request: impl FnOnce(SyncSender<T>) -> Request) -> Option<T> {
-        let requests = self.requests.as_ref().filter(|_| !self.off.load(Ordering::Acquire))?;
+        let requests = self.requests.get().filter(|_| !self.off.load(Ordering::Acquire))?;
         let (answer, answered) = sync_channel(1);
         requests.try_send(request(answer)).ok()?;
         let got = answered.recv_timeout(PATIENCE).ok();

@@ -136,8 +136,7 @@ impl Shared {
                 queue.retry = false;
                 queue.closing
             };
-            let taken = self.folder_is_ours().and_then(|is_ours| if is_ours { Ok(()) } else { self.take_folder() });
-            match taken.and_then(|()| self.recover(tried < TRIES)) {
+            match self.take_and_read(tried < TRIES) {
                 Ok(writer) => {
                     // Down until what was said meanwhile is in the log.
                     self.queue.lock().retry = true;

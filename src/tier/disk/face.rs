@@ -1,20 +1,15 @@
 //! The face of the tier: what the engine calls.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::files;
 use super::index::Pending;
 use super::segment::value_len;
-use super::shared::holder;
-use super::writer;
-use super::{DiskConfig, DiskCounts, Removal, Shared};
-use crate::clock::Clock;
+use super::{DiskCounts, Removal, Shared};
 use crate::entry::Entry;
-use crate::error::{Error, ErrorKind};
-use crate::key::{Key, KeyHasher};
+use crate::error::Error;
+use crate::key::Key;
 use crate::namespace::Namespace;
 use crate::policy::placement::Admission;
 use crate::tier::{TierReport, Usage};
@@ -40,50 +35,9 @@ impl Drop for Open {
 }
 
 impl Disk {
-    /// Opens a folder; blocks for as long as that takes. Damage costs entries and is counted, it never fails an open. Where the system
-    /// is short of something (file descriptors, memory, space) or the device does not answer, the tier begins down and loses nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] on an impossible capacity, [`ErrorKind::Locked`] if the folder is open elsewhere,
-    /// [`ErrorKind::Io`] if it cannot be used.
-    pub(crate) fn open(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
-        config.check()?;
-        let mut shared = Shared::new(config, clock, hasher);
-        let taken = shared.take_folder();
-        match &taken {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(Error::new(
-                    ErrorKind::Locked,
-                    shared.subject(),
-                    format!("is open in another cache{}; close that one or use another folder", holder(&shared.config.path)),
-                ));
-            }
-            Err(_) => {}
-            Ok(()) => shared.open_catalogue(),
-        }
-        let shared = Arc::new(shared);
-        let writer = match taken.and_then(|()| shared.recover(true)) {
-            Ok(writer) => Some(writer),
-            // It says nothing of what is in the folder: read it when it has passed.
-            Err(error) if files::is_passing(&error) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                shared.fail(error);
-                None
-            }
-            Err(error) => {
-                shared.catalogue.close();
-                return Err(Error::io(shared.subject(), error));
-            }
-        };
-        let theirs = shared.clone();
-        let spawned = std::thread::Builder::new().name("aurum-disk-writer".into()).spawn(move || writer::run(&theirs, writer));
-        spawned.map_err(|error| Error::io(shared.subject(), error))?;
-        // From here on, whatever fails, the writer is told to end.
-        let disk = Self { _open: Arc::new(Open(shared.clone())), shared };
-        let shared = disk.shared.clone();
-        let spawned = std::thread::Builder::new().name("aurum-disk-sync".into()).spawn(move || shared.sync_for_ever());
-        spawned.map_err(|error| Error::io(disk.shared.subject(), error))?;
-        Ok(disk)
+    /// The one handle of a tier, which other handles are clones of.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { _open: Arc::new(Open(shared.clone())), shared }
     }
 
     /// Is there an entry? From memory alone.
@@ -157,7 +111,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TierDown`] if the log cannot be written; it will be when the tier comes back.
+    /// [`ErrorKind::TierDown`](crate::ErrorKind::TierDown) if the log cannot be written; it will be when the tier comes back.
     pub(crate) async fn settled(&self, ticket: u64) -> Result<(), Error> {
         let shared = &self.shared;
         shared
@@ -179,15 +133,15 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TierDown`] or [`ErrorKind::Io`] if it is not.
+    /// [`ErrorKind::TierDown`](crate::ErrorKind::TierDown) or [`ErrorKind::Io`](crate::ErrorKind::Io) if it is not.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
         let last = self.shared.queue.lock().last;
         self.settled(last).await?;
-        self.blocking(Shared::sync).await
+        self.shared.synced().await
     }
 
-    /// Writes and syncs what waits, ends the threads and lets the folder go. Again: does nothing. A writer that the device keeps from
-    /// writing is not waited for, and ends when the device lets it; a sync is, however long it takes.
+    /// Writes and syncs what waits, ends the threads and lets the folder go. Again: does nothing. A writer that the device keeps
+    /// is not waited for, and ends when the device lets it.
     ///
     /// # Errors
     ///
@@ -208,12 +162,10 @@ impl Disk {
             self.shared.queue.lock().retry = true;
             self.shared.work.notify_one();
         }
-        let shared = self.shared.clone();
-        let _ = tokio::task::spawn_blocking(move || {
-            shared.expire();
-            shared.look_after_folder();
-        })
-        .await;
+        // What is missing is said by the report.
+        if self.shared.start_threads().is_ok() {
+            self.shared.kept_up().await;
+        }
         self.shared.queue.lock().tidy = true;
         self.shared.work.notify_one();
     }
@@ -261,10 +213,8 @@ impl Disk {
             last = Some(segment.id);
             // The keys are read on a thread that may wait; the pattern, which is borrowed, is asked here.
             let listing = sweep.list(segment);
-            let words = match tokio::task::spawn_blocking(listing).await {
-                Ok(words) => words.map_err(|error| Error::io(self.shared.subject(), error)),
-                Err(_) => return Err(self.no_thread()),
-            };
+            let words = self.shared.patience.notes.ask(&self.shared.threads, listing).await;
+            let words = words.and_then(|words| words.map_err(|error| Error::io(self.shared.subject(), error)));
             let words = words.inspect_err(|error| self.shared.let_everything_go(error))?;
             for chunk in words.chunks(256) {
                 sweep.take(chunk, pattern);
@@ -285,9 +235,10 @@ impl Disk {
 
 impl Shared {
     /// No more work is taken; what waits is written.
-    fn begin_close(&self) {
+    fn begin_close(self: &Arc<Self>) {
         self.closed.store(true, Ordering::Release);
         self.queue.lock().closing = true;
         self.work.notify_one();
+        self.end_without_writer();
     }
 }

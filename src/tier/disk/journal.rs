@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::{Disk, Shared, notes};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 impl Disk {
     /// Writes a small named record, durable when this returns; the last one wins.
@@ -66,8 +66,8 @@ impl Disk {
         .await
     }
 
-    /// Runs file work where waiting is allowed.
-    pub(super) async fn blocking<T: Send + 'static>(
+    /// Runs file work where waiting is allowed, for a bounded time.
+    async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
@@ -75,16 +75,9 @@ impl Disk {
             return Err(error);
         }
         let shared = self.shared.clone();
-        match tokio::task::spawn_blocking(move || work(&shared)).await {
-            Ok(result) => result.map_err(|error| {
-                self.shared.counts.io_errors.fetch_add(1, Ordering::Relaxed);
-                Error::io(self.shared.subject(), error)
-            }),
-            Err(_) => Err(self.no_thread()),
-        }
-    }
-
-    pub(super) fn no_thread(&self) -> Error {
-        Error::new(ErrorKind::TierDown, "disk tier", "has no thread to work with; the runtime is going down")
+        self.shared.patience.notes.ask(&self.shared.threads, move || work(&shared)).await?.map_err(|error| {
+            self.shared.counts.io_errors.fetch_add(1, Ordering::Relaxed);
+            Error::io(self.shared.subject(), error)
+        })
     }
 }

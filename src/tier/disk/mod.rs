@@ -1,7 +1,7 @@
 //! The disk tier: what survives a restart.
 //!
 //! Values go to an append-only log of segment files ([`segment`], [`log`]); where each key's newest record is stands in a compact
-//! index in memory ([`index`]); one thread appends ([`writer`]); the sorted key directories of sealed segments are kept in a
+//! index in memory ([`index`]); one thread appends ([`writer`]), another syncs ([`care`]); the sorted key directories of sealed segments are kept in a
 //! [`catalogue`], from which an open rebuilds the index without reading the log ([`recovery`]).
 //!
 //! **What holds.** A value is readable as soon as `put` returns, from the queue if need be. Of the words on a key the last call
@@ -22,6 +22,8 @@ pub(crate) use config::DiskConfig;
 #[cfg(feature = "disk")]
 mod budget;
 #[cfg(feature = "disk")]
+mod care;
+#[cfg(feature = "disk")]
 mod catalogue;
 #[cfg(feature = "disk")]
 mod down;
@@ -40,6 +42,8 @@ mod log;
 #[cfg(feature = "disk")]
 mod notes;
 #[cfg(feature = "disk")]
+mod opening;
+#[cfg(feature = "disk")]
 mod patience;
 #[cfg(feature = "disk")]
 mod read;
@@ -55,6 +59,8 @@ mod shared;
 mod sweep;
 #[cfg(all(test, feature = "disk"))]
 mod tests;
+#[cfg(feature = "disk")]
+mod threads;
 #[cfg(feature = "disk")]
 mod writer;
 

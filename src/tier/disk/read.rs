@@ -78,8 +78,8 @@ impl Disk {
     /// Reads on a thread that may wait for the device, for a bounded time.
     async fn read_elsewhere(&self, key: &Key<'_>, segment: Arc<Segment>, place: Place) -> Lookup {
         let (shared, id, text, hash) = (self.shared().clone(), key.id, key.text.to_owned(), key.hash);
-        let patient = shared.clone();
-        let read = patient.read_device(move || {
+        let (patience, threads) = (&self.shared().patience, &self.shared().threads);
+        let read = patience.reads.ask(threads, move || {
             let key = Key { id, text: &text, hash };
             let mut bytes = vec![0; place.len as usize];
             shared.counts.device_reads.fetch_add(1, Ordering::Relaxed);

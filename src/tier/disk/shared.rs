@@ -10,14 +10,17 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::DiskConfig;
+use super::care::Care;
 use super::catalogue::{Catalogue, Directory};
 use super::files::{self, Handle, How};
 use super::index::{Index, Pending, Shard};
 use super::log::{CachedReads, Segments};
 use super::notes::Ledger;
+use super::opening::Crew;
 use super::patience::Patience;
 use super::segment::Segment;
 use super::sweep::Carried;
+use super::threads::Threads;
 use super::writer::{Op, Queue, What};
 use crate::clock::Clock;
 use crate::entry::Entry;
@@ -62,9 +65,11 @@ pub(super) struct Shared {
     /// What was carried over since each sweep that is under way began.
     pub(super) sweeps: Mutex<Vec<Arc<Carried>>>,
     pub(super) closed: AtomicBool,
-    /// The syncing thread should end.
-    stop: Mutex<bool>,
-    stopping: Condvar,
+    pub(super) care: Care,
+    /// Threads that wait for the device.
+    pub(super) threads: Threads,
+    /// Those that stay.
+    pub(super) crew: Mutex<Crew>,
     /// The lock file, locked while the tier is open.
     pub(super) lock: Mutex<Option<Handle>>,
 }
@@ -104,20 +109,20 @@ pub(super) fn holder(folder: &Path) -> String {
 impl Shared {
     pub(super) fn new(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Self {
         Self {
+            patience: Patience::new(config.timeout),
             config,
             clock,
             hasher,
             index: Index::new(),
             segments: Segments::default(),
             cached: CachedReads::new(),
-            patience: Patience::new(),
             queue: Mutex::default(),
             work: Condvar::new(),
             written: AtomicU64::new(0),
             progress: Notify::new(),
             ended: Condvar::new(),
             directory: Mutex::new(Directory::new(0)),
-            catalogue: Catalogue::none(),
+            catalogue: Catalogue::new(),
             ledger: Mutex::new(Ledger::empty()),
             ledger_bytes: AtomicU64::new(0),
             notes: Mutex::new(()),
@@ -127,8 +132,9 @@ impl Shared {
             unread: AtomicBool::new(true),
             sweeps: Mutex::default(),
             closed: AtomicBool::new(false),
-            stop: Mutex::new(false),
-            stopping: Condvar::new(),
+            care: Care::default(),
+            threads: Threads::default(),
+            crew: Mutex::default(),
             lock: Mutex::new(None),
         }
     }
@@ -182,9 +188,11 @@ impl Shared {
     }
 
     /// Opens the catalogue, where the capacity is worth one.
-    pub(super) fn open_catalogue(&mut self) {
+    pub(super) fn open_catalogue(&self) {
         let budget = self.config.catalogue_budget();
-        self.catalogue = if budget == 0 { Catalogue::none() } else { Catalogue::open(&self.config.path, budget) };
+        if budget > 0 {
+            self.catalogue.open(&self.config.path, budget);
+        }
     }
 
     /// Wakes all who wait for `written`, room or the state.
@@ -284,38 +292,5 @@ impl Shared {
     /// May something be in the log that the index does not know?
     fn is_blind(&self) -> bool {
         self.is_down() && (self.unread.load(Ordering::Acquire) || self.queue.lock().let_go)
-    }
-
-    /// Waits for the device until all that is appended is on it; else the tier is down.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.segments.all().iter().try_for_each(|segment| segment.sync()).inspect_err(|error| {
-            let code = error.raw_os_error();
-            let same = code.map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error);
-            self.fail(same);
-        })
-    }
-
-    /// Syncs every flush interval until told to stop; the body of a thread.
-    pub(super) fn sync_for_ever(&self) {
-        loop {
-            {
-                let mut stop = self.stop.lock();
-                if !*stop {
-                    self.stopping.wait_for(&mut stop, self.config.flush_interval);
-                }
-                if *stop {
-                    return;
-                }
-            }
-            if !self.is_down() {
-                // Says so itself when it fails.
-                let _ = self.sync();
-            }
-        }
-    }
-
-    pub(super) fn stop_syncing(&self) {
-        *self.stop.lock() = true;
-        self.stopping.notify_all();
     }
 }

@@ -16,6 +16,7 @@ use super::catalogue::Directory;
 use super::down::gone;
 use super::index::{Place, deadline};
 use super::log::make_segment;
+use super::opening::Opening;
 use super::segment::{Batch, Kind, RECORD_HEAD, RecordHead, SEAL_LEN, Segment, parse_value, removal_len, value_len};
 use crate::entry::{Entry, Header};
 use crate::error::{Error, ErrorKind};
@@ -79,6 +80,7 @@ pub(super) struct Queue {
     pub(super) tidy: bool,
     /// The writer has ended.
     pub(super) ended: bool,
+    pub(super) opening: Opening,
 }
 
 /// The writer's own: where it appends.
@@ -100,10 +102,13 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
 }
 
-/// The body of the writer's thread. Without a writer the log could not be read yet.
-pub(super) fn run(shared: &Arc<Shared>, writer: Option<Writer>) {
+/// The body of the writer's thread.
+pub(super) fn run(shared: &Arc<Shared>) {
     let ended = Ended(shared.clone());
-    if let Some(writer) = writer.or_else(|| shared.read_late()) {
+    // Who opens has been told of an error.
+    if let Ok(writer) = shared.open_folder()
+        && let Some(writer) = writer.or_else(|| shared.read_late())
+    {
         writer.run();
     }
     shared.catalogue.close();
@@ -424,7 +429,7 @@ impl Writer {
 }
 
 /// Tells those who wait for the writer's end, however it ends, and lets the folder go.
-struct Ended(Arc<Shared>);
+pub(super) struct Ended(pub(super) Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -437,7 +442,7 @@ impl Drop for Ended {
             file.unlock();
         }
         self.0.queue.lock().ended = true;
-        self.0.stop_syncing();
+        self.0.stop_caring();
         self.0.changed();
     }
 }

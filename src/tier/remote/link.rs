@@ -1,6 +1,7 @@
 //! Connections to the server; this file and its folder are the only ones that say `redis`.
 //!
-//! * [`endpoint`] makes a connection, [`cluster`] is what is used of a Cluster: one to each primary, [`script`] is what the server runs.
+//! * [`endpoint`] makes a connection, [`cluster`] is what is used of a Cluster: one to each primary, [`script`] is what the server runs,
+//!   [`resolve`] finds addresses.
 //!
 //! A [`Link`] is made, used and thrown away: it never repairs itself (but for the single primaries of a Cluster). The crate's own
 //! `ConnectionManager` and `ClusterConnection` are not used: while they reconnect or retry, every caller waits for them outside of any
@@ -12,6 +13,7 @@
 
 mod cluster;
 mod endpoint;
+mod resolve;
 mod script;
 
 use redis::Value;

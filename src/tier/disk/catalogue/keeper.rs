@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
+use std::thread;
+
+use parking_lot::Mutex;
 
 use super::super::files::{self, bytes_below, make_folder};
 use super::super::notes;
@@ -16,6 +19,8 @@ use super::{Directory, Request};
 
 /// sled's own cache, a hint to it: it holds a multiple.
 const SLED_CACHE: u64 = 8 << 20;
+/// Threads that sled makes: at open, and for its pool at its first use. If the pool gets none then, all that it is asked for waits for ever.
+const SLED_THREADS: usize = 9;
 /// The note that says how long sled's log was.
 const SIZE_NOTE: &str = "catalogue-size";
 const FOLDER: &str = "catalogue";
@@ -67,6 +72,10 @@ impl Keeper {
 
     /// sled as it lies in the folder, or a new one.
     fn open_store(&self) -> Option<Store> {
+        if !has_threads(SLED_THREADS) {
+            tracing::warn!("too few threads for the catalogue of the disk tier; the log is read instead");
+            return None;
+        }
         let bytes = bytes_below(&self.folder.join(FOLDER)).unwrap_or(0);
         if self.is_cut() || bytes > self.budget {
             discard(&self.folder);
@@ -114,6 +123,9 @@ impl Keeper {
                     }
                 }
                 let _ = answer.send(());
+                // Whatever lies there, this uses sled's pool, now that there are threads for it.
+                store.db.insert("opened", &segments.len().to_le_bytes())?;
+                store.db.flush()?;
                 Ok(())
             }
             Request::Close(_) => Ok(()),
@@ -207,6 +219,22 @@ fn open_sled(path: &Path, budget: u64) -> sled::Result<Store> {
         .open()?;
     let (blocks, segments) = (db.open_tree("blocks")?, db.open_tree("segments")?);
     Ok(Store { db, blocks, segments })
+}
+
+/// Does the system give so many threads?
+fn has_threads(count: usize) -> bool {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock();
+    let waiting = || {
+        let gate = gate.clone();
+        thread::Builder::new().spawn(move || drop(gate.lock())).ok()
+    };
+    let threads: Vec<_> = (0..count).map_while(|_| waiting()).collect();
+    drop(closed);
+    let given = threads.len();
+    // They do nothing that could fail.
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+    given == count
 }
 
 /// A snapshot whose writing was cut short makes sled refuse its whole store.

@@ -15,10 +15,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::files::faults::{Fault, Faults};
+use super::opening::Opening;
 use super::*;
 use crate::clock::Clock;
 use crate::entry::{Entry, Meta};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::key::KeyHasher;
 use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
@@ -46,8 +47,21 @@ impl Bench {
         &self.config.path
     }
 
+    fn begin(&self) -> Disk {
+        Disk::begin(self.config.clone(), self.clock.clone(), self.hasher.clone()).unwrap()
+    }
+
+    /// Opens, and waits for as long as that takes.
+    fn try_open(&self) -> Result<Disk, Error> {
+        let disk = self.begin();
+        let mut queue = disk.shared.queue.lock();
+        disk.shared.ended.wait_while(&mut queue, |queue| matches!(queue.opening, Opening::UnderWay));
+        drop(queue);
+        disk.shared.opened().unwrap().map(|()| disk)
+    }
+
     fn open(&self) -> Disk {
-        Disk::open(self.config.clone(), self.clock.clone(), self.hasher.clone()).unwrap()
+        self.try_open().unwrap()
     }
 
     fn entry(&self, key: &str, payload: &[u8], life_ms: u64) -> Entry {
@@ -143,10 +157,16 @@ async fn what_replaced_a_value_hides_it_even_when_it_has_expired() {
 }
 
 #[tokio::test]
+async fn a_thread_that_may_wait_for_the_device_is_there_from_the_beginning() {
+    let bench = Bench::new();
+    assert!(bench.open().shared.threads.has_some());
+}
+
+#[tokio::test]
 async fn a_second_opener_is_told_so() {
     let bench = Bench::new();
     let disk = bench.open();
-    let error = Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone()).err().unwrap();
+    let error = bench.try_open().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert!(error.to_string().contains("is open in another cache of this process;"), "{error}");
     assert_eq!(inspect(bench.path(), &mut |_| {}).unwrap_err().kind(), ErrorKind::Locked);

@@ -1,5 +1,7 @@
 //! A device that does not answer keeps nobody waiting for ever, and is trusted again when it does.
 
+use std::sync::atomic::Ordering;
+
 use super::super::files::faults::Call;
 use super::*;
 
@@ -36,6 +38,11 @@ async fn look(bench: &Bench, disk: &Disk, n: u32) -> Lookup {
     disk.get(&bench.hasher.key(Namespace::CURVES, &format!("k{n}")).unwrap()).await
 }
 
+/// A call that would hang for ever fails the test instead; no machine is that slow.
+async fn in_time<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), call).await.expect("the call ends")
+}
+
 /// Until the device answers in time: a busy machine may be late as well.
 async fn found(bench: &Bench, disk: &Disk, n: u32) {
     while !matches!(look(bench, disk, n).await, Lookup::Hit(_)) {}
@@ -52,7 +59,7 @@ async fn a_read_that_the_device_keeps_ends_in_time_and_further_ones_are_refused_
     }
     let asked = disk.counts().device_reads;
     let Lookup::Down(error) = look(&bench, &disk, 4).await else { panic!("k4 was read from a device that hangs") };
-    assert!(error.to_string().contains("4 reads are overdue"), "{error}");
+    assert!(error.to_string().contains("overdue reads: 4"), "{error}");
     assert_eq!(disk.counts().device_reads, asked, "no fifth thread waits for it");
     let report = disk.report();
     assert_eq!((report.state, report.reason.is_some()), (TierState::Degraded, true));
@@ -73,7 +80,7 @@ async fn a_writer_that_the_device_keeps_takes_the_tier_down_and_nothing_old_come
     let hung = Hung::on(&bench, Call::Write);
     bench.put(&disk, "k0", b"newer");
     let removal = bench.remove(&disk, "k1");
-    let error = disk.settled(removal.ticket).await.unwrap_err();
+    let error = in_time(disk.settled(removal.ticket)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TierDown);
     let report = disk.report();
     assert_eq!(report.state, TierState::Down);
@@ -99,7 +106,7 @@ async fn a_close_does_not_wait_for_a_device_that_does_not_answer() {
     let (bench, disk) = filled(Duration::from_millis(100)).await;
     let hung = Hung::on(&bench, Call::Write);
     bench.put(&disk, "k0", b"newer");
-    assert_eq!(disk.close().await.unwrap_err().kind(), ErrorKind::TierDown);
+    assert_eq!(in_time(disk.close()).await.unwrap_err().kind(), ErrorKind::TierDown);
     drop(hung);
     // The thread ends when the device lets it, and with it the lock on the folder.
     let shared = disk.shared().clone();
@@ -110,4 +117,123 @@ async fn a_close_does_not_wait_for_a_device_that_does_not_answer() {
     let disk = bench.open();
     assert!([None, Some(b"newer".to_vec())].contains(&bench.get(&disk, "k0").await));
     assert_eq!(bench.get(&disk, "k3").await.as_deref(), Some(&b"value"[..]));
+}
+
+#[tokio::test]
+async fn reads_whose_callers_gave_up_count_as_overdue_too() {
+    let (bench, disk) = filled(Duration::from_millis(100)).await;
+    let hung = Hung::on(&bench, Call::Read);
+    for n in 0..4 {
+        let given_up = tokio::time::timeout(Duration::from_millis(1), look(&bench, &disk, n)).await;
+        assert!(given_up.is_err(), "k{n} was read from a device that hangs");
+    }
+    while disk.report().state == TierState::Up {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let asked = disk.counts().device_reads;
+    assert!(matches!(look(&bench, &disk, 4).await, Lookup::Down(_)));
+    assert_eq!(disk.counts().device_reads, asked, "no fifth thread waits for it");
+    drop(hung);
+    while disk.report().state != TierState::Up {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    found(&bench, &disk, 4).await;
+}
+
+#[tokio::test]
+async fn a_flush_does_not_wait_for_ever_and_says_what_is_not_known() {
+    let (bench, disk) = filled(Duration::from_millis(100)).await;
+    let hung = Hung::on(&bench, Call::Sync);
+    bench.put(&disk, "k0", b"newer");
+    let error = in_time(disk.flush()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TierDown);
+    assert!(error.to_string().contains("has not synced"), "{error}");
+    // Nothing is wrong with what is in the log as far as anybody knows.
+    let report = disk.report();
+    assert_eq!(report.state, TierState::Degraded, "{report:?}");
+    assert!(report.reason.is_some_and(|reason| reason.contains("has not synced")));
+    let syncs = bench.faults.seen(Call::Sync);
+    assert_eq!(in_time(disk.flush()).await.unwrap_err().kind(), ErrorKind::TierDown, "at once: it is known");
+    assert_eq!(bench.faults.seen(Call::Sync), syncs);
+
+    drop(hung);
+    while disk.flush().await.is_err() {}
+    assert_eq!(disk.report().state, TierState::Up);
+    found(&bench, &disk, 0).await;
+}
+
+#[tokio::test]
+async fn a_close_does_not_wait_for_ever_for_a_sync() {
+    let (bench, disk) = filled(Duration::from_millis(100)).await;
+    let hung = Hung::on(&bench, Call::Sync);
+    assert_eq!(in_time(disk.close()).await.unwrap_err().kind(), ErrorKind::TierDown);
+    drop(hung);
+    let shared = disk.shared().clone();
+    drop(disk);
+    while !shared.queue.lock().ended {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(bench.get(&bench.open(), "k3").await.as_deref(), Some(&b"value"[..]));
+}
+
+#[tokio::test]
+async fn a_folder_that_the_device_does_not_show_keeps_no_cache_from_opening_and_loses_nothing() {
+    for call in [Call::Open, Call::Read] {
+        let (mut bench, disk) = filled(Duration::from_millis(100)).await;
+        disk.close().await.unwrap();
+        drop(disk);
+        bench.config.timeout = Duration::from_millis(5);
+        let hung = Hung::on(&bench, call);
+        let disk = in_time(Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone())).await.unwrap();
+        let report = disk.report();
+        assert_eq!(report.state, TierState::Down, "{call:?}");
+        assert!(report.reason.as_deref().is_some_and(|reason| reason.contains("still being read")), "{report:?}");
+        assert!(matches!(look(&bench, &disk, 0).await, Lookup::Down(_)));
+        // What is said meanwhile is owed to the log.
+        bench.remove(&disk, "k1");
+        bench.put(&disk, "k2", b"newer");
+
+        drop(hung);
+        // By itself, without maintenance.
+        while disk.report().state != TierState::Up {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let shared = disk.shared().clone();
+        assert_eq!((shared.index.len(), shared.counts.damaged.load(Ordering::Relaxed)), (7, 0), "{call:?}");
+        for n in [1, 2] {
+            assert!(matches!(look(&bench, &disk, n).await, Lookup::Miss), "{call:?}: k{n}");
+        }
+        found(&bench, &disk, 3).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cache_that_is_closed_while_its_folder_is_still_being_read_does_not_wait_for_that() {
+    let (mut bench, disk) = filled(Duration::from_millis(100)).await;
+    disk.close().await.unwrap();
+    drop(disk);
+    bench.config.timeout = Duration::from_millis(5);
+    let hung = Hung::on(&bench, Call::Read);
+    let disk = in_time(Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone())).await.unwrap();
+    assert_eq!(in_time(disk.close()).await.unwrap_err().kind(), ErrorKind::TierDown);
+    drop(hung);
+    let shared = disk.shared().clone();
+    drop(disk);
+    while !shared.queue.lock().ended {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(bench.get(&bench.open(), "k3").await.as_deref(), Some(&b"value"[..]));
+}
+
+#[tokio::test]
+async fn a_note_that_the_device_keeps_is_an_error_in_time_and_further_ones_are_refused_at_once() {
+    let (bench, disk) = filled(Duration::from_millis(100)).await;
+    let hung = Hung::on(&bench, Call::Write);
+    let error = in_time(disk.write_note("hot", b"list".to_vec())).await.unwrap_err();
+    assert!(error.to_string().contains("disk.timeout"), "{error}");
+    let error = disk.append_event(1, b"event".to_vec()).await.unwrap_err();
+    assert!(error.to_string().contains("overdue notes: 1"), "{error}");
+    drop(hung);
+    while disk.append_event(1, b"event".to_vec()).await.is_err() {}
+    assert!(disk.events().await.unwrap().contains(&(1, b"event".to_vec())));
 }

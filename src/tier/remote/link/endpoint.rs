@@ -8,6 +8,7 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline};
 
 use super::cluster::{self, Cluster};
+use super::resolve::Resolver;
 use super::script::{DIGESTS, SCRIPTS};
 use super::{Answer, Batch, Fault, Fences, Link, OF_A_CLUSTER, redacted, unfit};
 use crate::error::{Error, ErrorKind};
@@ -132,7 +133,10 @@ impl Endpoint {
 
     /// A connection that nothing was said on yet.
     pub(super) async fn bare(&self, server: &ConnectionInfo, within: Duration) -> Result<Wire, Fault> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(within)).set_response_timeout(None);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(within))
+            .set_response_timeout(None)
+            .set_dns_resolver(Resolver);
         let client = redis::Client::open(server.clone()).map_err(|error| Fault::Broken(self.text_of(&error)))?;
         match tokio::time::timeout(within, client.get_multiplexed_async_connection_with_config(&config)).await {
             Ok(Ok(connection)) => Ok(Wire { connection, id: None }),

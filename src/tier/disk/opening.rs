@@ -1,0 +1,201 @@
+//! Opening the tier: its threads come first, and the writer's reads the folder, so that who opens waits no longer for the device than he must.
+//!
+//! What is not there yet does not keep the cache from opening. If the folder cannot be read in time, the tier begins down and is up when it has been
+//! read; if the system gives no thread, or is short of something else, it begins down and maintenance tries again.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use tokio::time::timeout;
+
+use super::face::Disk;
+use super::patience::no_thread;
+use super::shared::holder;
+use super::writer::{self, Ended, Writer};
+use super::{DiskConfig, Shared, files};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::key::KeyHasher;
+
+/// How far the first look at the folder is.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Opening {
+    #[default]
+    UnderWay,
+    /// Under way, and nobody waits for it any more.
+    Late,
+    /// It was read, or will be when it can.
+    Done,
+    /// It is no folder for us.
+    Refused(Error),
+}
+
+/// The threads that live as long as the tier.
+#[derive(Default)]
+pub(super) struct Crew {
+    has_writer: bool,
+    has_caretaker: bool,
+    /// Why one of them is missing.
+    pub(super) missing: Option<Error>,
+}
+
+impl Disk {
+    /// Opens a folder. Damage costs entries and is counted, it never fails an open. Where the system is short of something (file descriptors,
+    /// threads, memory, space) or the device does not answer in time, the tier begins down and loses nothing. Cancelled, it is closed again.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] on an impossible capacity, [`ErrorKind::Locked`] if the folder is open elsewhere,
+    /// [`ErrorKind::Io`] if it cannot be used.
+    pub(crate) async fn open(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
+        let disk = Self::begin(config, clock, hasher)?;
+        let (shared, limit) = (&disk.shared, disk.shared.patience.limit);
+        match timeout(limit, shared.wait(|| shared.opened())).await {
+            Ok(result) => result?,
+            Err(_) => shared.opens_late(),
+        }
+        Ok(disk)
+    }
+
+    /// Begins to open a folder.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] on an impossible capacity.
+    pub(super) fn begin(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
+        config.check()?;
+        let disk = Self::new(Arc::new(Shared::new(config, clock, hasher)));
+        // What is missing is said by the report.
+        let _ = disk.shared.start_threads();
+        Ok(disk)
+    }
+}
+
+impl Shared {
+    /// Starts the threads that are not there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TierDown`] if the system gives none. Without the writer the tier is down, too.
+    pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), Error> {
+        let mut crew = self.crew.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let theirs = self.clone();
+        let writer = |crew: &mut Crew| crew.start(|crew| &mut crew.has_writer, "aurum-disk-writer", move || writer::run(&theirs));
+        let theirs = self.clone();
+        let caretaker =
+            |crew: &mut Crew| crew.start(|crew| &mut crew.has_caretaker, "aurum-disk-sync", move || theirs.care_for_ever());
+        let started = writer(&mut crew).and_then(|()| caretaker(&mut crew)).and_then(|()| self.threads.keep_one());
+        let started = started.map_err(no_thread);
+        crew.missing = started.as_ref().err().cloned();
+        let has_writer = crew.has_writer;
+        drop(crew);
+        if let (Err(error), false) = (&started, has_writer) {
+            self.queue.lock().opening = Opening::Late;
+            self.go_down(error);
+        }
+        started
+    }
+
+    /// Ends what the writer would, if there is none.
+    pub(super) fn end_without_writer(self: &Arc<Self>) {
+        let is_missing = !std::mem::replace(&mut self.crew.lock().has_writer, true);
+        if is_missing {
+            drop(Ended(self.clone()));
+        }
+    }
+
+    /// Has the folder been read, as far as who opens waits for it?
+    pub(super) fn opened(&self) -> Option<Result<(), Error>> {
+        match &self.queue.lock().opening {
+            Opening::UnderWay => None,
+            Opening::Late | Opening::Done => Some(Ok(())),
+            Opening::Refused(error) => Some(Err(error.clone())),
+        }
+    }
+
+    /// Who opens does not wait any longer.
+    fn opens_late(&self) {
+        {
+            let mut queue = self.queue.lock();
+            if !matches!(queue.opening, Opening::UnderWay) {
+                return;
+            }
+            queue.opening = Opening::Late;
+        }
+        self.patience.stalled();
+        let limit = self.patience.limit;
+        self.fail(io::Error::new(io::ErrorKind::TimedOut, format!("the folder is still being read after {limit:?}")));
+    }
+
+    /// The first look at the folder, on the writer's thread. `Ok(None)`: it cannot be read now, and says nothing of what is in it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no folder for us.
+    pub(super) fn open_folder(self: &Arc<Self>) -> Result<Option<Writer>, Error> {
+        let opened = match self.take_and_read(true) {
+            Ok(writer) => Ok(Some(writer)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::new(
+                ErrorKind::Locked,
+                self.subject(),
+                format!("is open in another cache{}; close that one or use another folder", holder(&self.config.path)),
+            )),
+            Err(error) if files::is_passing(&error) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                self.fail(error);
+                Ok(None)
+            }
+            Err(error) => Err(Error::io(self.subject(), error)),
+        };
+        self.patience.moved();
+        let mut queue = self.queue.lock();
+        let is_late = matches!(queue.opening, Opening::Late);
+        queue.opening = match &opened {
+            Err(error) if !is_late => Opening::Refused(error.clone()),
+            _ => Opening::Done,
+        };
+        // Down until what was said meanwhile is in the log.
+        queue.retry |= is_late;
+        drop(queue);
+        self.changed();
+        match opened {
+            Err(error) if is_late => {
+                self.go_down(&error);
+                Ok(None)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Takes the folder if it is not ours, and reads what it holds.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if somebody else has it, else what the system says. It can be tried again.
+    pub(super) fn take_and_read(self: &Arc<Self>, patient: bool) -> io::Result<Writer> {
+        if !self.folder_is_ours()? {
+            self.take_folder()?;
+        }
+        self.open_catalogue();
+        self.recover(patient)
+    }
+}
+
+impl Crew {
+    fn start(
+        &mut self,
+        has: impl Fn(&mut Self) -> &mut bool,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        if !*has(self) {
+            thread::Builder::new().name(name.into()).spawn(body)?;
+            *has(self) = true;
+        }
+        Ok(())
+    }
+}
