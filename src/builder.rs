@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{CacheConfig, NamespaceConfig, Urls};
+use crate::engine::inherit::Heritage;
 use crate::engine::promotion::Promotions;
 use crate::engine::repairs::Kept;
 use crate::engine::state::{Engine, Governance, Governances, Refill};
@@ -125,7 +126,8 @@ impl Builder {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a bad setting, by its name; [`ErrorKind::Locked`](crate::ErrorKind::Locked) if the folder is open already; [`ErrorKind::Io`](crate::ErrorKind::Io) if
     /// it cannot be used. Damaged files are no error: what is damaged is lost, counted, and shown in health. Nor is a full device, one that does not
-    /// answer, or a process without a free file descriptor: the disk begins down, and comes up with all it holds when that has passed.
+    /// answer within twenty times `disk.timeout`, or a process without a free file descriptor or thread: the disk begins down, and comes up with all
+    /// it holds when that has passed.
     pub async fn open(self) -> Result<Cache, Error> {
         let Self { config, clock } = self;
         config.validate()?;
@@ -157,6 +159,7 @@ impl Builder {
             coherence: Mutex::new(None),
             repairs_kept: AtomicBool::new(false),
             kept: Kept::default(),
+            heritage: Heritage::default(),
             closed: AtomicBool::new(false),
             ended: OnceCell::new(),
             tasks: Mutex::default(),

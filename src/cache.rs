@@ -372,7 +372,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// What the disk says; [`ErrorKind::Closed`]. After a sync that failed, none succeeds before what it may have lost was written again. What was set
+    /// What the disk says, or [`ErrorKind::TierDown`] if it says nothing for twenty times `disk.timeout`; [`ErrorKind::Closed`]. After a sync that failed, none succeeds before what it may have lost was written again. What was set
     /// while the disk was down is not there, whatever a later `flush` returns.
     ///
     /// # Cancel safety
@@ -390,7 +390,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// What the disk says of the last writes. A disk that is down is tried once more; if it still takes nothing, and something in its log was
+    /// What the disk says of the last writes. One that says nothing for twenty times `disk.timeout` is not waited for; its thread ends when it answers,
+    /// and with it the lock on the folder. A disk that is down is tried once more; if it still takes nothing, and something in its log was
     /// invalidated or replaced meanwhile, the log is deleted, for the next open would serve what it says. Where even that fails, the next
     /// open may do so.
     ///

@@ -99,8 +99,8 @@ pub struct DiskSettings {
     /// What a power cut may cost; 1 ms to 1 h. 500 ms unless set.
     #[serde(with = "duration")]
     pub flush_interval: Duration,
-    /// How long a read waits for the device before it is a miss; 1 ms to 1 min. A writer that gets nothing written for twenty times as long takes the
-    /// tier down until it does. 500 ms unless set.
+    /// How long a read waits for the device before it is a miss; 1 ms to 1 min. Opening, flushing, closing and notes have twenty times as long. A writer
+    /// that gets nothing written for that takes the tier down until it does. 500 ms unless set.
     #[serde(with = "duration")]
     pub timeout: Duration,
     /// Bytes that may wait to be written, at least 64 KiB; a full queue makes a write wait. 8 MiB unless set.

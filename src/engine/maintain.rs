@@ -22,7 +22,7 @@ const HOT_LIST_EVERY: u64 = 30;
 
 impl Engine {
     /// One round of maintenance.
-    pub(crate) async fn maintain(&self) {
+    pub(crate) async fn maintain(self: &Arc<Self>) {
         self.recorder.tick();
         loop {
             let expired = self.memory.expire(self.clock.steady(), EXPIRE_STEP);
@@ -33,6 +33,9 @@ impl Engine {
         }
         if let Some(disk) = &self.disk {
             disk.maintain().await;
+        }
+        if self.inherit(true).await {
+            self.start_refill().await;
         }
         if let Some(remote) = &self.remote {
             remote.probe().await;

@@ -4,6 +4,7 @@
 //! they end by themselves.
 
 pub(crate) mod fetch;
+pub(crate) mod inherit;
 pub(crate) mod invalidate;
 pub(crate) mod maintain;
 pub(crate) mod movement;
@@ -22,56 +23,40 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::coherence::{Cursor, Event, follow};
-use crate::engine::invalidate::SEQUENCE_NOTE;
 use crate::engine::maintain::CURSOR_NOTE;
 use crate::engine::state::{CoherenceState, Engine};
 use crate::error::{Error, ErrorKind};
-use crate::invalidation::event::InvalidationEvent;
 use crate::tier::Tier;
-
-/// Numbers left free between the last known sequence and the first of a new run: stamps that were on their way to the log when the process died.
-const SEQUENCE_GAP: u64 = 1 << 20;
 
 /// How long `open` waits for the log between nodes before it serves what the local disk holds.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// The sequence to go on from: behind everything a disk may hold.
-    pub(crate) async fn last_sequence(disk: Option<&crate::tier::disk::Disk>) -> u64 {
-        let Some(disk) = disk else { return 0 };
-        let note = disk.read_note(SEQUENCE_NOTE).await.ok().flatten();
-        let last = note.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let next = last.saturating_add(SEQUENCE_GAP);
-        if let Err(error) = disk.write_note(SEQUENCE_NOTE, next.to_le_bytes().to_vec()).await {
-            tracing::warn!(%error, "the sequence could not be written down");
-        }
-        next
-    }
-
     /// Starts what runs in the background. The local disk is trusted once the log between nodes was read up to now.
     pub(crate) async fn start(self: &Arc<Self>, strict: bool) -> Result<(), Error> {
-        self.read_ledger().await;
-        self.read_repairs().await;
+        let has_inherited = self.inherit(false).await;
         // Boxed: what it awaits goes down to the connections, and a caller's future need not be as deep.
         Box::pin(self.catch_up(strict)).await?;
-        let weak = Arc::downgrade(self);
-        let keys = self.read_hot_list().await;
-        self.refill.planned.store(keys.len() as u64, Ordering::Relaxed);
-        self.refill.finished.store(keys.is_empty(), Ordering::Release);
-        let mut tasks = self.tasks.lock();
-        tasks.push(tokio::spawn(Self::maintain_forever(weak.clone(), self.maintenance)));
-        if !keys.is_empty() {
-            tasks.push(tokio::spawn(Self::refill(weak, keys)));
+        if has_inherited {
+            self.start_refill().await;
         }
+        self.tasks.lock().push(tokio::spawn(Self::maintain_forever(Arc::downgrade(self), self.maintenance)));
         Ok(())
     }
 
-    /// The events of earlier runs.
-    async fn read_ledger(&self) {
-        let Some(disk) = &self.disk else { return };
-        for (_, bytes) in self.noted(Tier::Disk, disk.events().await).unwrap_or_default() {
-            if let Some(event) = InvalidationEvent::from_bytes(&bytes) {
-                self.ledger.append(event);
+    /// Brings the hot keys of the last run back to memory, in the background; once.
+    pub(crate) async fn start_refill(self: &Arc<Self>) {
+        if self.refill.is_started.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let keys = self.read_hot_list().await;
+        self.refill.planned.store(keys.len() as u64, Ordering::Relaxed);
+        self.refill.finished.store(keys.is_empty(), Ordering::Release);
+        if !keys.is_empty() {
+            let mut tasks = self.tasks.lock();
+            // Whoever closes has taken the tasks that there were.
+            if !self.closed.load(Ordering::Acquire) {
+                tasks.push(tokio::spawn(Self::refill(Arc::downgrade(self), keys)));
             }
         }
     }

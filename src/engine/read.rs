@@ -192,7 +192,7 @@ impl Engine {
 
     async fn read_remote(&self, key: &Key<'_>, fill: &Fill, miss: &mut Missing) -> Option<Entry> {
         let remote = self.remote.as_ref()?;
-        if self.rules.bar_redis(key.id, key.text) {
+        if !self.may_ask_redis(key) {
             miss.because(MissCause::Invalidated);
             return None;
         }

@@ -58,7 +58,7 @@ impl Engine {
 
     async fn ask_redis(&self, open: &mut [Open<'_>], want: Want, answers: &mut [Option<Found>]) {
         let Some(remote) = &self.remote else { return };
-        let asked: Vec<usize> = (0..open.len()).filter(|i| !self.rules.bar_redis(open[*i].key.id, open[*i].key.text)).collect();
+        let asked: Vec<usize> = (0..open.len()).filter(|i| self.may_ask_redis(&open[*i].key)).collect();
         // All fills began before this moment, so the lowest of their stamps is right for all.
         let Some(stamp) = open.iter().map(|one| one.fill.stamp.stamp).min() else { return };
         let keys: Vec<Key<'_>> = asked.iter().map(|i| open[*i].key).collect();

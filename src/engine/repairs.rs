@@ -11,7 +11,9 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use crate::coherence::{Message, Origin};
+use crate::engine::inherit::is_for_later;
 use crate::engine::state::Engine;
+use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::tier::Tier;
 
@@ -31,6 +33,10 @@ impl Engine {
     /// Writes down what Redis has not been told of, so that a restart does not forget it.
     pub(crate) async fn keep_repairs(&self) {
         let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
+        if !self.inherit(true).await {
+            // What an earlier run wrote down is not lost by writing over it.
+            return;
+        }
         let mut on_disk = self.kept.on_disk.lock().await;
         // First this, then the list: a `set` that fails from here on writes its namespace, one that failed before is in the list.
         self.kept.covered.lock().clear();
@@ -60,7 +66,7 @@ impl Engine {
     pub(crate) async fn keep_behind(&self, namespace: Namespace) {
         let (Some(_), Some(disk)) = (&self.remote, &self.disk) else { return };
         let is_covered = || self.kept.covered.lock().contains(&namespace);
-        if is_covered() {
+        if is_covered() || !self.inherit(true).await {
             return;
         }
         let mut on_disk = self.kept.on_disk.lock().await;
@@ -75,13 +81,19 @@ impl Engine {
         }
     }
 
-    /// Takes over what an earlier run could not tell Redis. A note that cannot be read stands for everything.
-    pub(crate) async fn read_repairs(&self) {
-        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return };
-        let list = self.noted(Tier::Disk, disk.read_note(LIST).await).flatten();
-        let behind = self.noted(Tier::Disk, disk.read_note(BEHIND).await).flatten();
-        let mut pending = decode(&list.unwrap_or_default());
-        let behind = decode(&behind.unwrap_or_default());
+    /// Takes over what an earlier run could not tell Redis; `false` if the disk is down, and it has to be tried again. A note that cannot be read
+    /// for another reason stands for everything.
+    pub(crate) async fn inherit_repairs(&self) -> bool {
+        let (Some(remote), Some(disk)) = (&self.remote, &self.disk) else { return true };
+        let (list, behind) = (disk.read_note(LIST).await, disk.read_note(BEHIND).await);
+        if is_for_later(&list) || is_for_later(&behind) {
+            return false;
+        }
+        let said = |note: Result<Option<Vec<u8>>, Error>| {
+            self.noted(Tier::Disk, note).map_or(vec![everything()], |note| decode(&note.unwrap_or_default()))
+        };
+        let mut pending = said(list);
+        let behind = said(behind);
         if !behind.is_empty() {
             tracing::warn!(
                 namespaces = behind.len(),
@@ -96,7 +108,12 @@ impl Engine {
         pending.extend(behind);
         self.repairs_kept.store(!pending.is_empty(), Ordering::Release);
         remote.add_pending(pending);
+        true
     }
+}
+
+fn everything() -> Message {
+    Message::All { origin: Origin::default() }
 }
 
 fn whole(namespace: Namespace) -> Message {
@@ -121,7 +138,7 @@ fn decode(mut rest: &[u8]) -> Vec<Message> {
         let message = behind.split_at_checked(u32::from_le_bytes(*length) as usize);
         let decoded = message.and_then(|(message, behind)| Some((Message::decode(message).ok()?, behind)));
         let Some((message, behind)) = decoded else {
-            messages.push(Message::All { origin: Origin::default() });
+            messages.push(everything());
             break;
         };
         messages.push(message);

@@ -45,7 +45,7 @@ impl Engine {
         }
         if let Some(remote) = &self.remote {
             let stamp = self.rules.now();
-            if !self.rules.bar_redis(key.id, key.text)
+            if self.may_ask_redis(key)
                 && let (Lookup::Hit(entry), _) = remote.get(key, stamp).await
                 && live(&entry)
             {
@@ -80,7 +80,7 @@ impl Engine {
             return true;
         }
         match &self.remote {
-            Some(remote) if !self.rules.bar_redis(key.id, key.text) => {
+            Some(remote) if self.may_ask_redis(key) => {
                 matches!(remote.get(key, self.rules.now()).await.0, Lookup::Hit(entry) if live(&entry))
             }
             _ => false,

@@ -59,6 +59,8 @@ pub(crate) struct Engine {
     /// The disk holds a list of repairs that Redis still needs.
     pub(crate) repairs_kept: AtomicBool,
     pub(crate) kept: crate::engine::repairs::Kept,
+    /// What earlier runs wrote down.
+    pub(crate) heritage: crate::engine::inherit::Heritage,
     pub(crate) closed: AtomicBool,
     /// How `close` ended, once it has.
     pub(crate) ended: OnceCell<Result<(), Error>>,
@@ -70,6 +72,7 @@ pub(crate) struct Engine {
 /// Keys of the hot list, as [`RefillAnalytics`](crate::metrics::RefillAnalytics) tells them.
 #[derive(Default)]
 pub(crate) struct Refill {
+    pub(crate) is_started: AtomicBool,
     pub(crate) planned: AtomicU64,
     pub(crate) done: AtomicU64,
     pub(crate) skipped: AtomicU64,

@@ -26,6 +26,18 @@ impl Ledger {
         events.push_back(event);
     }
 
+    /// Puts the events of earlier runs, oldest first, before what was heard since.
+    pub(crate) fn inherit(&self, older: Vec<InvalidationEvent>) {
+        let mut events = self.events.lock();
+        let first = events.front().map(|event| event.at);
+        for event in older.into_iter().rev().filter(|event| first.is_none_or(|first| event.at < first)) {
+            if events.len() == KEPT {
+                break;
+            }
+            events.push_front(event);
+        }
+    }
+
     /// The events at or after `since`, oldest first.
     pub(crate) fn since(&self, since: SystemTime) -> Vec<InvalidationEvent> {
         self.events.lock().iter().filter(|event| event.at >= since).cloned().collect()

@@ -62,6 +62,13 @@ impl Rules {
         })
     }
 
+    /// Goes on behind `last`, if that is news.
+    pub(crate) fn go_on_from(&self, last: u64) {
+        let _live = self.live.write();
+        let _fills = self.fills.lock();
+        self.sequence.fetch_max(last + 1, Ordering::SeqCst);
+    }
+
     /// The stamp of what is written now.
     pub(crate) fn now(&self) -> u64 {
         self.sequence.load(Ordering::SeqCst)

@@ -1,7 +1,7 @@
 //! Opening the tier: its threads come first, and the writer's reads the folder, so that who opens waits no longer for the device than he must.
 //!
-//! What is not there yet does not keep the cache from opening. If the folder cannot be read in time, the tier begins down and is up when it has been
-//! read; if the system gives no thread, or is short of something else, it begins down and maintenance tries again.
+//! A large folder may take long. One of which nothing can be read does not keep the cache from opening: the tier begins down, and is up when it has
+//! been read. If the system gives no thread, or is short of something else, it begins down and maintenance tries again.
 
 use std::io;
 use std::sync::Arc;
@@ -51,12 +51,19 @@ impl Disk {
     /// [`ErrorKind::Io`] if it cannot be used.
     pub(crate) async fn open(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
         let disk = Self::begin(config, clock, hasher)?;
-        let (shared, limit) = (&disk.shared, disk.shared.patience.limit);
-        match timeout(limit, shared.wait(|| shared.opened())).await {
-            Ok(result) => result?,
-            Err(_) => shared.opens_late(),
+        let shared = &disk.shared;
+        let mut before = 0;
+        loop {
+            if let Ok(result) = timeout(shared.patience.limit, shared.wait(|| shared.opened())).await {
+                return result.map(|()| disk);
+            }
+            let now = shared.recovered.load(Ordering::Acquire);
+            if now == before {
+                shared.opens_late();
+                return Ok(disk);
+            }
+            before = now;
         }
-        Ok(disk)
     }
 
     /// Begins to open a folder.
@@ -129,7 +136,10 @@ impl Shared {
         }
         self.patience.stalled();
         let limit = self.patience.limit;
-        self.fail(io::Error::new(io::ErrorKind::TimedOut, format!("the folder is still being read after {limit:?}")));
+        self.fail(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("nothing of the folder could be read for {limit:?}; it is still tried"),
+        ));
     }
 
     /// The first look at the folder, on the writer's thread. `Ok(None)`: it cannot be read now, and says nothing of what is in it.

@@ -5,7 +5,7 @@
 //! - A **read** waits no longer than `disk.timeout` and is a miss then. Its thread stays with the device; when that comes back, so does the thread.
 //!   While a few reads are overdue others are refused at once, and it is never more than a few dozen threads that wait.
 //! - **Notes**, events, the keys that a pattern asks for, syncs and opening wait twenty times as long: a device that is only busy is slow for seconds.
-//!   What takes longer is an error, but for opening: the tier begins down, and is up when the folder has been read.
+//!   What takes longer is an error, but for opening: the tier begins down if nothing can be read for so long, and is up when the folder has been read.
 //! - When the **writer** has work and gets nothing done for as long, the tier goes down, as with any device that refuses: who waits for the writer is
 //!   told, and what comes meanwhile is owed to the log. It comes up when the device takes writes again.
 //!

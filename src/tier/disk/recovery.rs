@@ -133,6 +133,7 @@ impl Shared {
         let (mut sequence, mut expected) = (0, None);
         let is_fatal = |error: &io::Error| files::is_passing(error) || patient && !files::is_foreign(error);
         for (id, path) in &files {
+            self.recovered.fetch_add(1, Ordering::AcqRel);
             let last = Some(*id) == newest;
             if expected.is_some_and(|expected| expected != *id) {
                 self.distrust()?;

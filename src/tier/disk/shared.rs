@@ -64,6 +64,8 @@ pub(super) struct Shared {
     pub(super) unread: AtomicBool,
     /// What was carried over since each sweep that is under way began.
     pub(super) sweeps: Mutex<Vec<Arc<Carried>>>,
+    /// Files that were read at open.
+    pub(super) recovered: AtomicU64,
     pub(super) closed: AtomicBool,
     pub(super) care: Care,
     /// Threads that wait for the device.
@@ -131,6 +133,7 @@ impl Shared {
             is_down: AtomicBool::new(false),
             unread: AtomicBool::new(true),
             sweeps: Mutex::default(),
+            recovered: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             care: Care::default(),
             threads: Threads::default(),

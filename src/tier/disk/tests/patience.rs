@@ -187,7 +187,10 @@ async fn a_folder_that_the_device_does_not_show_keeps_no_cache_from_opening_and_
         let disk = in_time(Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone())).await.unwrap();
         let report = disk.report();
         assert_eq!(report.state, TierState::Down, "{call:?}");
-        assert!(report.reason.as_deref().is_some_and(|reason| reason.contains("still being read")), "{report:?}");
+        assert!(
+            report.reason.as_deref().is_some_and(|reason| reason.contains("nothing of the folder could be read")),
+            "{report:?}"
+        );
         assert!(matches!(look(&bench, &disk, 0).await, Lookup::Down(_)));
         // What is said meanwhile is owed to the log.
         bench.remove(&disk, "k1");
