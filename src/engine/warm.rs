@@ -6,17 +6,21 @@
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::engine::state::{Engine, Found, OwnedKey};
 use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::policy::placement::DiskPlacement;
+use crate::tier::disk::Disk;
 use crate::tier::{Lookup, Tier};
 
 /// The hot list is kept on disk under this name.
 const HOT_NOTE: &str = "hot";
 /// Keys on it.
 const HOT_KEYS: usize = 100_000;
+/// How often it is asked whether the disk has been read, while it is.
+const WHILE_READING: Duration = Duration::from_millis(20);
 /// Its size, in bytes: keys beyond are left out.
 const HOT_BYTES: usize = 4 << 20;
 
@@ -80,6 +84,9 @@ impl Engine {
     pub(crate) async fn refill(engine: Weak<Engine>, keys: Vec<OwnedKey>) {
         let (started, planned) = (crate::clock::Clock::stopwatch(), keys.len() as u64);
         let mut done = 0;
+        while engine.upgrade().is_some_and(|engine| engine.disk.as_ref().is_some_and(Disk::is_being_read)) {
+            tokio::time::sleep(WHILE_READING).await;
+        }
         for (at, key) in keys.iter().enumerate() {
             let Some(engine) = engine.upgrade() else { return };
             let usage = engine.memory.usage();

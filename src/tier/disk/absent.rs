@@ -74,6 +74,10 @@ impl Disk {
 
     pub(crate) async fn maintain(&self) {}
 
+    pub(crate) fn is_being_read(&self) -> bool {
+        false
+    }
+
     pub(crate) fn report(&self) -> TierReport {
         TierReport { state: TierState::Off, reason: None }
     }

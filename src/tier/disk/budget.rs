@@ -54,9 +54,10 @@ impl Shared {
         }
     }
 
-    /// What it does not have or get while it is up: an answer of the device, a thread.
+    /// What it does not have or get while it is up: what is in the folder, an answer of the device, a thread.
     fn short_of(&self) -> Option<Error> {
-        self.patience.refusal().or_else(|| self.overdue_round()).or_else(|| self.crew.lock().missing.clone())
+        let reading = self.is_unread().then(|| self.reading());
+        reading.or_else(|| self.patience.refusal()).or_else(|| self.overdue_round()).or_else(|| self.crew.lock().missing.clone())
     }
 
     pub(super) fn counted(&self) -> DiskCounts {

@@ -20,8 +20,9 @@ use super::files;
 use super::index::Pending;
 use super::log::make_segment;
 use super::notes::Ledger;
+use super::queue::{Op, Queue, What};
 use super::recovery::segment_files;
-use super::writer::{Op, Queue, What, Writer};
+use super::writer::Writer;
 use crate::error::{Error, ErrorKind};
 
 /// So often an opening that fails on a file is tried again before the file counts as damaged.

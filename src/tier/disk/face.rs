@@ -51,7 +51,7 @@ impl Disk {
         match shard.pending.get(&key.hash) {
             Some(Pending::Put { entry, .. }) => entry.is_of(key) && entry.stale_until() > now,
             Some(Pending::Remove { .. }) => false,
-            None => shard.find(key.hash, now).is_some(),
+            None => !self.shared.is_unread() && shard.find(key.hash, now).is_some(),
         }
     }
 
@@ -170,6 +170,11 @@ impl Disk {
         self.shared.work.notify_one();
     }
 
+    /// Is what the folder holds not known yet, and will be?
+    pub(crate) fn is_being_read(&self) -> bool {
+        self.shared.is_unread() && self.shared.trouble().is_none()
+    }
+
     pub(crate) fn report(&self) -> TierReport {
         self.shared.report()
     }
@@ -198,7 +203,8 @@ impl Disk {
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(Error::closed());
         }
-        if self.shared.unread.load(Ordering::Acquire) {
+        self.shared.known().await;
+        if self.shared.is_unread() {
             // What is in the log is not known yet, so all of it goes.
             let error = self.shared.down_reason().unwrap_or_else(Error::closed);
             self.shared.let_everything_go(&error);

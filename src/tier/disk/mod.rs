@@ -46,6 +46,8 @@ mod opening;
 #[cfg(feature = "disk")]
 mod patience;
 #[cfg(feature = "disk")]
+mod queue;
+#[cfg(feature = "disk")]
 mod read;
 #[cfg(feature = "disk")]
 mod recovery;

@@ -1,12 +1,15 @@
 //! Opening the tier: its threads come first, and the writer's reads the folder, so that who opens waits no longer for the device than he must.
 //!
-//! A large folder may take long. One of which nothing can be read does not keep the cache from opening: the tier begins down, and is up when it has
-//! been read. If the system gives no thread, or is short of something else, it begins down and maintenance tries again.
+//! Nobody opens a folder that is somebody else's, so the lock on it is waited for. Reading what is in it is waited for as long as a second, which is
+//! enough for millions of entries; the rest is read in the background. Until it has been read, the tier answers no read but of what was put since,
+//! and takes what comes into its queue: values and removals are written when the log is known. Where the device does not even give the lock, or the system no thread, the tier begins
+//! down, and maintenance tries again.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -19,13 +22,16 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::key::KeyHasher;
 
+/// How long who opens waits for what is in the folder.
+const READING: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(1) };
+
 /// How far the first look at the folder is.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Opening {
     #[default]
     UnderWay,
-    /// Under way, and nobody waits for it any more.
-    Late,
+    /// The folder is ours, and is being read.
+    Taken,
     /// It was read, or will be when it can.
     Done,
     /// It is no folder for us.
@@ -48,22 +54,21 @@ impl Disk {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] on an impossible capacity, [`ErrorKind::Locked`] if the folder is open elsewhere,
-    /// [`ErrorKind::Io`] if it cannot be used.
+    /// [`ErrorKind::Io`] if it cannot be used, as far as that is found out in time; later it is a tier that is down.
     pub(crate) async fn open(config: DiskConfig, clock: Clock, hasher: KeyHasher) -> Result<Self, Error> {
         let disk = Self::begin(config, clock, hasher)?;
         let shared = &disk.shared;
-        let mut before = 0;
-        loop {
-            if let Ok(result) = timeout(shared.patience.limit, shared.wait(|| shared.opened())).await {
-                return result.map(|()| disk);
-            }
-            let now = shared.recovered.load(Ordering::Acquire);
-            if now == before {
-                shared.opens_late();
-                return Ok(disk);
-            }
-            before = now;
+        let is_taken = timeout(shared.patience.limit, shared.wait(|| shared.opened(false))).await;
+        let Ok(taken) = is_taken else {
+            shared.opens_late();
+            return Ok(disk);
+        };
+        taken?;
+        match timeout(READING, shared.wait(|| shared.opened(true))).await {
+            Ok(result) => result?,
+            Err(_) => shared.goes_on_reading(),
         }
+        Ok(disk)
     }
 
     /// Begins to open a folder.
@@ -102,7 +107,7 @@ impl Shared {
         let has_writer = crew.has_writer;
         drop(crew);
         if let (Err(error), false) = (&started, has_writer) {
-            self.queue.lock().opening = Opening::Late;
+            self.queue.lock().is_awaited = false;
             self.go_down(error);
         }
         started
@@ -116,30 +121,56 @@ impl Shared {
         }
     }
 
-    /// Has the folder been read, as far as who opens waits for it?
-    pub(super) fn opened(&self) -> Option<Result<(), Error>> {
-        match &self.queue.lock().opening {
-            Opening::UnderWay => None,
-            Opening::Late | Opening::Done => Some(Ok(())),
+    /// Is the folder ours, and has it been `read`, as far as who opens waits for it?
+    pub(super) fn opened(&self, read: bool) -> Option<Result<(), Error>> {
+        let queue = self.queue.lock();
+        match &queue.opening {
             Opening::Refused(error) => Some(Err(error.clone())),
+            Opening::Done => Some(Ok(())),
+            Opening::Taken if !read => Some(Ok(())),
+            Opening::UnderWay | Opening::Taken => (!queue.is_awaited).then_some(Ok(())),
         }
     }
 
-    /// Who opens does not wait any longer.
+    /// What is in the folder is not known yet.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Acquire)
+    }
+
+    /// Why what is in the folder cannot be told yet.
+    pub(super) fn reading(&self) -> Error {
+        Error::new(ErrorKind::TierDown, self.subject(), "is still being read; what it holds is there when that is done")
+    }
+
+    /// Waits while the folder is being read: until it has been, or the tier is down.
+    pub(super) async fn known(&self) {
+        if self.is_unread() {
+            self.wait_for_writer(|| (!self.is_unread() || self.trouble().is_some()).then_some(())).await;
+        }
+    }
+
+    /// Who opens does not wait any longer for a folder that is not ours yet.
     fn opens_late(&self) {
-        {
-            let mut queue = self.queue.lock();
-            if !matches!(queue.opening, Opening::UnderWay) {
-                return;
-            }
-            queue.opening = Opening::Late;
+        if !self.stop_waiting() {
+            return;
         }
         self.patience.stalled();
         let limit = self.patience.limit;
-        self.fail(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("nothing of the folder could be read for {limit:?}; it is still tried"),
-        ));
+        self.fail(io::Error::new(io::ErrorKind::TimedOut, format!("the device has not shown the folder for {limit:?}")));
+    }
+
+    /// Nor for the rest of it.
+    fn goes_on_reading(&self) {
+        if self.stop_waiting() {
+            tracing::info!("the disk tier is still being read; the cache is open without what it holds until then");
+        }
+    }
+
+    /// `false` if there is nothing to wait for any more.
+    fn stop_waiting(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.is_awaited = false;
+        matches!(queue.opening, Opening::UnderWay | Opening::Taken)
     }
 
     /// The first look at the folder, on the writer's thread. `Ok(None)`: it cannot be read now, and says nothing of what is in it.
@@ -163,7 +194,7 @@ impl Shared {
         };
         self.patience.moved();
         let mut queue = self.queue.lock();
-        let is_late = matches!(queue.opening, Opening::Late);
+        let is_late = !queue.is_awaited;
         queue.opening = match &opened {
             Err(error) if !is_late => Opening::Refused(error.clone()),
             _ => Opening::Done,
@@ -190,6 +221,14 @@ impl Shared {
         if !self.folder_is_ours()? {
             self.take_folder()?;
         }
+        self.prepare()?;
+        {
+            let mut queue = self.queue.lock();
+            if matches!(queue.opening, Opening::UnderWay) {
+                queue.opening = Opening::Taken;
+            }
+        }
+        self.changed();
         self.open_catalogue();
         self.recover(patient)
     }

@@ -4,8 +4,8 @@
 //!
 //! - A **read** waits no longer than `disk.timeout` and is a miss then. Its thread stays with the device; when that comes back, so does the thread.
 //!   While a few reads are overdue others are refused at once, and it is never more than a few dozen threads that wait.
-//! - **Notes**, events, the keys that a pattern asks for, syncs and opening wait twenty times as long: a device that is only busy is slow for seconds.
-//!   What takes longer is an error, but for opening: the tier begins down if nothing can be read for so long, and is up when the folder has been read.
+//! - **Notes**, events, the keys that a pattern asks for, syncs and the lock on the folder have twenty times as long: a device that is only busy is slow for
+//!   seconds. What takes longer is an error, but for opening ([`opening`](super::opening)).
 //! - When the **writer** has work and gets nothing done for as long, the tier goes down, as with any device that refuses: who waits for the writer is
 //!   told, and what comes meanwhile is owed to the log. It comes up when the device takes writes again.
 //!
@@ -172,19 +172,24 @@ impl Patience {
 }
 
 impl Shared {
+    /// A number that grows with all that the writer gets done.
+    fn writers_work(&self) -> u64 {
+        self.written.load(Ordering::Acquire).wrapping_add(self.recovered.load(Ordering::Acquire))
+    }
+
     /// As [`wait`](Self::wait), for something that the writer does. If it gets nothing done for too long, the tier goes down.
     pub(super) async fn wait_for_writer<T>(&self, mut done: impl FnMut() -> Option<T>) -> T {
         let limit = self.patience.limit;
-        let mut before = self.written.load(Ordering::Acquire);
+        let mut before = self.writers_work();
         loop {
             if let Ok(result) = timeout(limit, self.wait(&mut done)).await {
                 return result;
             }
-            let now = self.written.load(Ordering::Acquire);
+            let now = self.writers_work();
             let is_at_work = {
                 let queue = self.queue.lock();
                 // At the end it has more to do than to append, and nobody comes who could be told later.
-                queue.closing && !queue.ended || queue.bytes > 0 && !self.is_down()
+                queue.closing && !queue.ended || (queue.bytes > 0 || self.is_unread()) && !self.is_down()
             };
             if now == before && is_at_work {
                 self.patience.stalled();

@@ -61,6 +61,7 @@ impl Disk {
                     return Look::Done(Lookup::Hit(entry.clone()));
                 }
                 Some(_) => return Look::Done(Lookup::Miss),
+                None if self.shared().is_unread() => return Look::Done(Lookup::Down(self.shared().reading())),
                 // What has ended within the last tick is found out from the record.
                 None => shard.touch(key.hash, clock.recent()),
             }

@@ -111,6 +111,19 @@ pub(super) fn list_segment(segment: &Segment) -> io::Result<Directory> {
 }
 
 impl Shared {
+    /// Makes the folder ready for notes and events: it clears away what a killed process left half made, and opens the ledger.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        self.tidy()?;
+        let ledger = Ledger::open(&self.config.path, self.config.notes_budget()).unwrap_or_else(|_| Ledger::empty());
+        self.ledger_is(&ledger);
+        *self.ledger.lock() = ledger;
+        Ok(())
+    }
+
     /// Brings the index to what the folder says, and gives the writer its place. `patient`: what cannot be read now is an error, and nothing is
     /// lost by it; else it counts as damaged.
     ///
@@ -122,10 +135,6 @@ impl Shared {
         self.index.clear();
         self.index.load();
         self.segments.clear();
-        self.tidy()?;
-        let ledger = Ledger::open(folder, self.config.notes_budget()).unwrap_or_else(|_| Ledger::empty());
-        self.ledger_is(&ledger);
-        *self.ledger.lock() = ledger;
         let files = segment_files(folder)?;
         let newest = files.last_key_value().map(|(id, _)| *id);
         let mut open: Option<(Arc<Segment>, u64, bool)> = None;

@@ -18,10 +18,10 @@ use super::log::{CachedReads, Segments};
 use super::notes::Ledger;
 use super::opening::Crew;
 use super::patience::Patience;
+use super::queue::{Op, Queue, What};
 use super::segment::Segment;
 use super::sweep::Carried;
 use super::threads::Threads;
-use super::writer::{Op, Queue, What};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::error::Error;
@@ -220,12 +220,9 @@ impl Shared {
     /// Blocks until the writer has ended, for a bounded time; has it?
     pub(super) fn wait_ended(&self, limit: Duration) -> bool {
         let mut queue = self.queue.lock();
-        while !queue.ended {
-            if self.ended.wait_for(&mut queue, limit).timed_out() {
-                return queue.ended;
-            }
-        }
-        true
+        // Woken for other reasons, too: the limit is for all of the wait.
+        self.ended.wait_while_for(&mut queue, |queue| !queue.ended, limit);
+        queue.ended
     }
 
     /// Puts an operation on the queue and says its sequence. `_shard` is the lock under which the word on the key is
@@ -294,6 +291,6 @@ impl Shared {
 
     /// May something be in the log that the index does not know?
     fn is_blind(&self) -> bool {
-        self.is_down() && (self.unread.load(Ordering::Acquire) || self.queue.lock().let_go)
+        self.is_unread() || self.is_down() && self.queue.lock().let_go
     }
 }

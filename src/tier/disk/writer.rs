@@ -16,11 +16,10 @@ use super::catalogue::Directory;
 use super::down::gone;
 use super::index::{Place, deadline};
 use super::log::make_segment;
-use super::opening::Opening;
-use super::segment::{Batch, Kind, RECORD_HEAD, RecordHead, SEAL_LEN, Segment, parse_value, removal_len, value_len};
-use crate::entry::{Entry, Header};
+use super::queue::{Op, What};
+use super::segment::{Batch, Kind, RECORD_HEAD, RecordHead, SEAL_LEN, Segment, parse_value};
+use crate::entry::Header;
 use crate::error::{Error, ErrorKind};
-use crate::namespace::NamespaceId;
 
 /// How much is appended with one call. The kernel keeps a call's bytes in ten pieces or so, however many they are, and a read that goes over the edge
 /// of two costs half as much again: of records of 1 KiB, one to three in a hundred with 1 MiB. With 4 MiB the writer keeps less in step with
@@ -31,57 +30,6 @@ const KEPT_BYTES: usize = 2 * BATCH_BYTES as usize;
 
 /// A segment with this many records is full, so that its directory stays small.
 const SEGMENT_RECORDS: u64 = 1 << 16;
-
-/// Something to append.
-pub(super) struct Op {
-    pub(super) sequence: u64,
-    pub(super) hash: u64,
-    pub(super) what: What,
-}
-
-pub(super) enum What {
-    Put(Entry),
-    Remove(NamespaceId, Arc<str>),
-}
-
-impl Op {
-    fn names(&self) -> (&'static str, &str) {
-        match &self.what {
-            What::Put(entry) => (entry.namespace().name(), entry.key()),
-            What::Remove(id, key) => (id.namespace().name(), key),
-        }
-    }
-
-    /// Bytes of its record.
-    pub(super) fn len(&self) -> u64 {
-        let (namespace, key) = self.names();
-        match &self.what {
-            What::Put(entry) => value_len(namespace, key, entry.payload().len()),
-            What::Remove(..) => removal_len(namespace, key),
-        }
-    }
-}
-
-/// What waits for the writer. Sequences in `ops` rise.
-#[derive(Default)]
-pub(super) struct Queue {
-    pub(super) ops: VecDeque<Op>,
-    /// Bytes of what waits, and of what the writer is writing.
-    pub(super) bytes: u64,
-    /// The last sequence that was given out.
-    pub(super) last: u64,
-    /// Nothing more comes: write what is here, then end.
-    pub(super) closing: bool,
-    /// The tier is down and should try again.
-    pub(super) retry: bool,
-    /// The tier is down, and before it comes back everything in the log goes. Nothing is queued meanwhile.
-    pub(super) let_go: bool,
-    /// Segments that hold nothing any more may be dropped.
-    pub(super) tidy: bool,
-    /// The writer has ended.
-    pub(super) ended: bool,
-    pub(super) opening: Opening,
-}
 
 /// The writer's own: where it appends.
 pub(super) struct Writer {

@@ -55,9 +55,9 @@ impl Bench {
     fn try_open(&self) -> Result<Disk, Error> {
         let disk = self.begin();
         let mut queue = disk.shared.queue.lock();
-        disk.shared.ended.wait_while(&mut queue, |queue| matches!(queue.opening, Opening::UnderWay));
+        disk.shared.ended.wait_while(&mut queue, |queue| matches!(queue.opening, Opening::UnderWay | Opening::Taken));
         drop(queue);
-        disk.shared.opened().unwrap().map(|()| disk)
+        disk.shared.opened(true).unwrap().map(|()| disk)
     }
 
     fn open(&self) -> Disk {

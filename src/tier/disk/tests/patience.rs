@@ -176,48 +176,93 @@ async fn a_close_does_not_wait_for_ever_for_a_sync() {
     assert_eq!(bench.get(&bench.open(), "k3").await.as_deref(), Some(&b"value"[..]));
 }
 
-#[tokio::test]
-async fn a_folder_that_the_device_does_not_show_keeps_no_cache_from_opening_and_loses_nothing() {
-    for call in [Call::Open, Call::Read] {
-        let (mut bench, disk) = filled(Duration::from_millis(100)).await;
-        disk.close().await.unwrap();
-        drop(disk);
-        bench.config.timeout = Duration::from_millis(5);
-        let hung = Hung::on(&bench, call);
-        let disk = in_time(Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone())).await.unwrap();
-        let report = disk.report();
-        assert_eq!(report.state, TierState::Down, "{call:?}");
-        assert!(
-            report.reason.as_deref().is_some_and(|reason| reason.contains("nothing of the folder could be read")),
-            "{report:?}"
-        );
-        assert!(matches!(look(&bench, &disk, 0).await, Lookup::Down(_)));
-        // What is said meanwhile is owed to the log.
-        bench.remove(&disk, "k1");
-        bench.put(&disk, "k2", b"newer");
+/// Opens as the cache does: it does not wait for ever.
+async fn open(bench: &Bench) -> Disk {
+    in_time(Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone())).await.unwrap()
+}
 
-        drop(hung);
-        // By itself, without maintenance.
-        while disk.report().state != TierState::Up {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let shared = disk.shared().clone();
-        assert_eq!((shared.index.len(), shared.counts.damaged.load(Ordering::Relaxed)), (7, 0), "{call:?}");
-        for n in [1, 2] {
-            assert!(matches!(look(&bench, &disk, n).await, Lookup::Miss), "{call:?}: k{n}");
-        }
-        found(&bench, &disk, 3).await;
+/// A filled folder, closed.
+async fn closed(timeout: Duration) -> Bench {
+    let (mut bench, disk) = filled(Duration::from_millis(500)).await;
+    disk.close().await.unwrap();
+    bench.config.timeout = timeout;
+    bench
+}
+
+/// By itself, without maintenance.
+async fn up_by_itself(disk: &Disk) {
+    while disk.report().state != TierState::Up {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 #[tokio::test]
-async fn a_cache_that_is_closed_while_its_folder_is_still_being_read_does_not_wait_for_that() {
-    let (mut bench, disk) = filled(Duration::from_millis(100)).await;
+async fn a_folder_that_the_device_does_not_show_keeps_no_cache_from_opening_and_loses_nothing() {
+    let bench = closed(Duration::from_millis(5)).await;
+    let hung = Hung::on(&bench, Call::Open);
+    let disk = open(&bench).await;
+    let report = disk.report();
+    assert_eq!(report.state, TierState::Down);
+    assert!(report.reason.as_deref().is_some_and(|reason| reason.contains("has not shown the folder")), "{report:?}");
+    assert!(matches!(look(&bench, &disk, 0).await, Lookup::Down(_)));
+    // What is said meanwhile is owed to the log.
+    bench.remove(&disk, "k1");
+    bench.put(&disk, "k2", b"newer");
+
+    drop(hung);
+    up_by_itself(&disk).await;
+    let shared = disk.shared().clone();
+    assert_eq!((shared.index.len(), shared.counts.damaged.load(Ordering::Relaxed)), (7, 0));
+    for n in [1, 2] {
+        assert!(matches!(look(&bench, &disk, n).await, Lookup::Miss), "k{n}");
+    }
+    found(&bench, &disk, 3).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_takes_long_to_read_is_read_while_the_cache_serves_and_nothing_old_comes_up() {
+    let bench = closed(Duration::from_millis(500)).await;
+    let hung = Hung::on(&bench, Call::Read);
+    let disk = open(&bench).await;
+    let report = disk.report();
+    assert_eq!(report.state, TierState::Degraded);
+    assert!(report.reason.as_deref().is_some_and(|reason| reason.contains("still being read")), "{report:?}");
+    let Lookup::Down(_) = look(&bench, &disk, 0).await else { panic!("nobody knows yet what is in the folder") };
+    assert!(!disk.contains(&bench.hasher.key(Namespace::CURVES, "k0").unwrap()));
+    disk.put(&bench.entry("k2", b"newer", 3_600_000));
+    assert_eq!(bench.get(&disk, "k2").await.as_deref(), Some(&b"newer"[..]), "what was put since is here");
+    let removal = bench.remove(&disk, "k1");
+    assert!(tokio::time::timeout(Duration::from_millis(20), disk.settled(removal.ticket)).await.is_err(), "not in the log yet");
+    disk.append_event(1, b"event".to_vec()).await.unwrap();
+    let matching = |key: &str| key == "k3" || key == "k4";
+    let mut sweep = Box::pin(disk.remove_matching(Some(Namespace::CURVES), Some(&matching), "k", u64::MAX));
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut sweep).await.is_err(), "a pattern waits for what it may mean");
+
+    drop(hung);
+    assert_eq!(in_time(&mut sweep).await.unwrap().len(), 2);
+    drop(sweep);
+    in_time(disk.settled(removal.ticket)).await.unwrap();
+    up_by_itself(&disk).await;
+    let judge = async |disk: &Disk| {
+        for (n, expected) in [(0, Some("value")), (1, None), (2, Some("newer")), (3, None), (4, None), (5, Some("value"))] {
+            let found = bench.get(disk, &format!("k{n}")).await.map(|value| String::from_utf8(value).unwrap());
+            assert_eq!(found.as_deref(), expected, "k{n}");
+        }
+    };
+    judge(&disk).await;
+    assert_eq!(disk.shared().index.len(), 6);
     disk.close().await.unwrap();
     drop(disk);
-    bench.config.timeout = Duration::from_millis(5);
+    let disk = bench.open();
+    judge(&disk).await;
+    assert_eq!(disk.events().await.unwrap(), [(1, b"event".to_vec())]);
+}
+
+#[tokio::test]
+async fn a_cache_that_is_closed_while_its_folder_is_still_being_read_does_not_wait_for_that() {
+    let bench = closed(Duration::from_millis(5)).await;
     let hung = Hung::on(&bench, Call::Read);
-    let disk = in_time(Disk::open(bench.config.clone(), bench.clock.clone(), bench.hasher.clone())).await.unwrap();
+    let disk = open(&bench).await;
     assert_eq!(in_time(disk.close()).await.unwrap_err().kind(), ErrorKind::TierDown);
     drop(hung);
     let shared = disk.shared().clone();
@@ -226,6 +271,16 @@ async fn a_cache_that_is_closed_while_its_folder_is_still_being_read_does_not_wa
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(bench.get(&bench.open(), "k3").await.as_deref(), Some(&b"value"[..]));
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_does_not_wait_for_ever() {
+    let bench = closed(Duration::from_millis(5)).await;
+    let hung = Hung::on(&bench, Call::Read);
+    let disk = open(&bench).await;
+    let dropped = tokio::task::spawn_blocking(move || drop(disk));
+    in_time(dropped).await.unwrap();
+    drop(hung);
 }
 
 #[tokio::test]
