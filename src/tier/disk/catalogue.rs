@@ -7,7 +7,8 @@
 //! Blocks are of about 2 KiB, so that sled stores small values only: large ones leak files, whole values bloat, and
 //! big `Batch`es take gigabytes (measured). sled lives on one thread of ours behind a bounded queue. A panic in it, an error or
 //! a call that takes too long switches the catalogue off and costs nothing but the time to scan. A half-written snapshot, which
-//! bricks sled 0.34, is removed before it is opened; a log that is shorter than it was, which makes it panic, is not opened at all.
+//! bricks sled 0.34, is removed before it is opened; a log that is shorter than it was, which makes it panic, is not opened at all. A program that is
+//! built with `panic = "abort"` has no catalogue: of 300 stores with up to 40 flipped bits each five made sled panic. Its opens read the log.
 
 mod block;
 mod directory;

@@ -190,10 +190,10 @@ impl Shared {
         self.catalogue.add(segment, directory);
     }
 
-    /// Opens the catalogue, where the capacity is worth one.
+    /// Opens the catalogue, where the capacity is worth one, and a panic of sled over a damaged file would not be the end of the process.
     pub(super) fn open_catalogue(&self) {
         let budget = self.config.catalogue_budget();
-        if budget > 0 {
+        if budget > 0 && cfg!(panic = "unwind") {
             self.catalogue.open(&self.config.path, budget);
         }
     }
