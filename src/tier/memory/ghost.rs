@@ -56,12 +56,18 @@ impl Ghosts {
         }
         let (at, tag) = self.address(hash);
         let slots = &mut self.buckets[at].0;
-        let queue = match from {
-            Side::Small => &mut slots[..OF_SMALL],
-            Side::Main => &mut slots[OF_SMALL..],
-        };
-        queue.rotate_right(1);
-        queue[0] = tag | u32::from(position);
+        let slot = tag | u32::from(position);
+        // In lengths that are known here, so that they are moves between registers.
+        match from {
+            Side::Small => {
+                slots.copy_within(..OF_SMALL - 1, 1);
+                slots[0] = slot;
+            }
+            Side::Main => {
+                slots.copy_within(OF_SMALL..7, OF_SMALL + 1);
+                slots[OF_SMALL] = slot;
+            }
+        }
     }
 
     /// Takes a key out: the queue it left, and the position then.

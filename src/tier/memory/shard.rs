@@ -137,9 +137,9 @@ impl Shard<'_> {
         self.state.ghosts.expect(key.hash);
         self.release();
         let mut put = Put { admitted: true, evicted: Evicted::new() };
-        let weight = cost(&entry);
+        let (weight, cap) = (cost(&entry), self.cap());
         let old = self.edit.find_here(key).and_then(|old| self.locate(&old));
-        if weight > self.cap() / LARGEST {
+        if weight > cap / LARGEST {
             put.admitted = false;
             if let Some((side, number)) = old {
                 self.take_at(side, number, key.hash);
@@ -149,17 +149,18 @@ impl Shard<'_> {
         if let Some((side, number)) = old {
             self.overwrite(side, number, key.hash, entry);
         } else {
-            self.insert(key.hash, entry, weight, &mut put.evicted);
+            self.insert(key.hash, entry, weight, cap, &mut put.evicted);
         }
         // What grew: the entry, or a table.
-        self.make_room(0, Some(key), &mut put.evicted);
+        let cap = self.cap();
+        self.make_room(0, cap, Some(key), &mut put.evicted);
         put
     }
 
-    fn insert(&mut self, hash: u64, entry: Entry, weight: u64, evicted: &mut Evicted) {
-        self.make_room(weight, None, evicted);
+    fn insert(&mut self, hash: u64, entry: Entry, weight: u64, cap: u64, evicted: &mut Evicted) {
+        let cap = self.make_room(weight, cap, None, evicted);
         let ghost = self.state.ghosts.take(hash);
-        let (cap, main_bytes) = (self.cap(), self.state.main.bytes);
+        let main_bytes = self.state.main.bytes;
         let (side, trial) = self.state.policy.place(ghost, weight, cap, main_bytes);
         entry.hits().store(0, Ordering::Relaxed);
         let held = self.edit.insert(hash, entry, |entry| self.common.hash(entry));
@@ -249,15 +250,19 @@ impl Shard<'_> {
         }
     }
 
-    /// Evicts until there is room for `weight`, but not the entry of `keep`.
-    fn make_room(&mut self, weight: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) {
-        while self.state.bytes() + weight > self.cap() && self.evict(keep, evicted) {}
+    /// Evicts until there is room for `weight`, but not the entry of `keep`. `cap` is what entries may cost now; what they may cost then.
+    fn make_room(&mut self, weight: u64, mut cap: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> u64 {
+        while self.state.bytes() + weight > cap && self.evict(cap, keep, evicted) {
+            cap = self.cap();
+        }
+        cap
     }
 
     /// After a change of the budget: evicts a bounded number of entries. Is more to be done?
     pub(super) fn fit(&mut self, evicted: &mut Evicted) -> bool {
         for _ in 0..LOOKS {
-            if self.state.bytes() <= self.cap() || !self.evict(None, evicted) {
+            let cap = self.cap();
+            if self.state.bytes() <= cap || !self.evict(cap, None, evicted) {
                 return false;
             }
         }
@@ -271,11 +276,10 @@ impl Shard<'_> {
         self.state.ghosts.clear();
     }
 
-    /// Evicts one entry. False if there is none.
-    fn evict(&mut self, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> bool {
-        let Some((from, item)) = self.choose(keep) else { return false };
+    /// Evicts one entry, where entries may cost `cap`. False if there is none.
+    fn evict(&mut self, cap: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> bool {
+        let Some((from, item, weight)) = self.choose(cap, keep) else { return false };
         let hash = self.common.hash(&item.held);
-        let weight = cost(&item.held);
         if item.held.stale_until() <= self.common.clock.coarse() {
             // Its life was over: no ghost, no vote, nothing to demote.
             self.state.expirations += 1;
@@ -301,9 +305,8 @@ impl Shard<'_> {
         true
     }
 
-    /// Takes the victim out of its queue, moving on those that have earned it.
-    fn choose(&mut self, keep: Option<&Key<'_>>) -> Option<(Side, Item)> {
-        let cap = self.cap();
+    /// Takes the victim out of its queue, moving on those that have earned it; and what it costs.
+    fn choose(&mut self, cap: u64, keep: Option<&Key<'_>>) -> Option<(Side, Item, u64)> {
         let share = self.state.policy.share(cap);
         let (resident, count) = (self.state.bytes(), self.state.len() as u64);
         let kept = |held: &Held| keep.is_some_and(|key| held.is_of(key));
@@ -314,7 +317,7 @@ impl Shard<'_> {
             self.state.small.bytes -= weight;
             let earned = Policy::promotes(hits) && walked < WALK && !Policy::too_big(weight, hits, resident, count);
             if !earned && !kept(&item.held) {
-                return Some((Side::Small, item));
+                return Some((Side::Small, item, weight));
             }
             walked += 1;
             item.held.hits().store(0, Ordering::Relaxed);
@@ -336,15 +339,16 @@ impl Shard<'_> {
                 }
                 item.held.hits().store(hits - 1, Ordering::Relaxed);
             } else if !kept(&item.held) {
-                return Some((Side::Main, item));
+                return Some((Side::Main, item, weight));
             }
             walked += 1;
             self.push_main(item, weight);
         }
         // All of main is the kept entry: then small must give, though it is within its share.
         let item = self.state.small.pop()?;
-        self.state.small.bytes -= cost(&item.held);
-        Some((Side::Small, item))
+        let weight = cost(&item.held);
+        self.state.small.bytes -= weight;
+        Some((Side::Small, item, weight))
     }
 
     fn push_main(&mut self, item: Item, weight: u64) {
