@@ -105,19 +105,20 @@ impl Cache {
     /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
     /// ```
     pub async fn get<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
-        let key = self.engine.hasher.key(ns, key).ok()?;
-        match self.resident::<T>(&key) {
-            Resident::Hit(hit) => Some(hit),
-            Resident::Absent if self.engine.is_memory_only() => {
-                self.count_resident_miss(&key, self.engine.why_absent(&key));
-                None
+        {
+            // Nothing of this lives across the await, so that none of it has to lie in the future.
+            let key = self.engine.hasher.key(ns, key).ok()?;
+            match self.resident::<T>(&key) {
+                Resident::Hit(hit) => return Some(hit),
+                Resident::Absent => {
+                    if let Ok(found) = self.get_absent(&key) {
+                        return found;
+                    }
+                }
+                Resident::Refused => {}
             }
-            Resident::Absent => match self.engine.read_now(&key, self.want::<T>()) {
-                Some(found) => found.and_then(|found| self.cached(found)),
-                None => Box::pin(self.get_below::<T>(&key)).await,
-            },
-            Resident::Refused => Box::pin(self.get_below::<T>(&key)).await,
         }
+        Box::pin(self.get_below::<T>(ns, key)).await
     }
 
     /// Finds a value in memory only; never waits and needs no runtime. A value that lies below is a miss here.
@@ -206,9 +207,14 @@ impl Cache {
     ///
     /// Dropped before it is done, the value is in all tiers of its policy or in none; the wait for Redis' answer can be cut short.
     pub async fn set<T: Payload + ?Sized>(&self, ns: Namespace, key: &str, value: &T, policy: TtlPolicy) -> Result<(), Error> {
-        let key = self.engine.hasher.key(ns, key)?;
-        let shared = self.write(&key, value, policy).await?;
-        self.engine.share(shared, ns).await;
+        // What waits is boxed, so that the future is small where nothing does.
+        if let Some(disk) = self.engine.must_wait(policy) {
+            Box::pin(disk.room()).await;
+        }
+        let shared = self.write(&self.engine.hasher.key(ns, key)?, value, policy)?;
+        if shared.is_some() {
+            Box::pin(self.engine.share(shared, ns)).await;
+        }
         Ok(())
     }
 
@@ -245,7 +251,10 @@ impl Cache {
         }
         let mut answers = Vec::new();
         for (key, (_, value)) in keys.iter().zip(entries) {
-            answers.push(self.write(key, *value, policy).await?);
+            if let Some(disk) = self.engine.must_wait(policy) {
+                Box::pin(disk.room()).await;
+            }
+            answers.push(self.write(key, *value, policy)?);
         }
         for answer in answers {
             self.engine.share(answer, ns).await;
@@ -405,8 +414,8 @@ impl Cache {
     /// Changes memory's budget, in bytes, while the cache runs. What no longer fits is evicted, and goes to disk where its policy says so.
     pub fn set_memory_capacity(&self, bytes: u64) {
         let moment = self.engine.gates.moment();
-        let evicted = self.engine.memory.resize(bytes);
-        self.engine.demote(evicted, moment);
+        let mut evicted = self.engine.memory.resize(bytes);
+        self.engine.demote(&mut evicted, moment);
     }
 
     /// One round of maintenance now, instead of waiting for the next; for tests with a manual [`Clock`](crate::Clock).

@@ -45,7 +45,7 @@ impl KeyHasher {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidKey`] on an empty or too long key, [`ErrorKind::InvalidNamespace`] on one namespace too many.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn key<'a>(&self, namespace: Namespace, text: &'a str) -> Result<Key<'a>, Error> {
         if text.is_empty() || text.len() > MAX_KEY_BYTES {
             return Err(refuse(text));
@@ -55,7 +55,7 @@ impl KeyHasher {
     }
 
     /// The hash of a key that was checked before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash(&self, id: NamespaceId, text: &str) -> u64 {
         let mut hasher = self.0.build_hasher();
         hasher.write_u16(id.0);

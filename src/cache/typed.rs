@@ -21,6 +21,9 @@ use crate::policy::TtlPolicy;
 use crate::tier::Tier;
 use crate::view::Cached;
 
+/// A read must ask the tiers below memory, and may have to wait for them.
+pub(super) struct Below;
+
 impl Cache {
     /// Could a read of this type find the key in some tier? Counts as no read and moves nothing.
     pub(crate) async fn holds<T: Payload>(&self, ns: Namespace, key: &str) -> bool {
@@ -48,8 +51,23 @@ impl Cache {
         self.engine.wanted(key, self.want::<T>(), policy, |error| error.is::<E>())
     }
 
-    pub(super) async fn get_below<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Option<Cached<T>> {
-        let found = self.engine.read(key, self.want::<T>()).await?;
+    /// A read of what memory does not have, as far as it waits for nothing; [`Below`] if the tiers below must be asked. Out of line, so that what is
+    /// left is small enough to become a part of the caller's future.
+    #[inline(never)]
+    pub(super) fn get_absent<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Result<Option<Cached<T>>, Below> {
+        if self.engine.is_memory_only() {
+            self.count_resident_miss(key, self.engine.why_absent(key));
+            return Ok(None);
+        }
+        match self.engine.read_now(key, self.want::<T>()) {
+            Some(found) => Ok(found.and_then(|found| self.cached(found))),
+            None => Err(Below),
+        }
+    }
+
+    pub(super) async fn get_below<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
+        let key = self.engine.hasher.key(ns, key).ok()?;
+        let found = self.engine.read(&key, self.want::<T>()).await?;
         self.cached(found)
     }
 
@@ -67,7 +85,7 @@ impl Cache {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn count_resident_hit(&self, key: &Key<'_>, took: Option<Stopwatch>) {
         self.engine.recorder.hit(Tier::Memory, key.id);
         if let Some(took) = took {
@@ -86,18 +104,17 @@ impl Cache {
     }
 
     pub(super) fn count_resident_miss(&self, key: &Key<'_>, cause: MissCause) {
-        self.engine.recorder.tier_miss(Tier::Memory);
-        self.engine.recorder.miss(key.id, cause);
+        self.engine.recorder.resident_miss(key.id, cause);
     }
 
-    pub(super) async fn write<T: Payload + ?Sized>(
+    pub(super) fn write<T: Payload + ?Sized>(
         &self,
         key: &Key<'_>,
         value: &T,
         policy: TtlPolicy,
     ) -> Result<Option<Shared>, Error> {
         let fingerprint = self.fingerprint::<T>();
-        let write = self.engine.prepare(key, policy).await?;
+        let write = self.engine.prepare(key, policy)?;
         T::Form::encode(value, |payload| self.engine.write(key, payload, write, fingerprint, Shape::of::<T::Form>()))?
     }
 

@@ -25,7 +25,7 @@ impl Engine {
     /// Brings what a lower tier had into memory, and from Redis to disk where its policy says so.
     pub(crate) fn promote(&self, key: &Key<'_>, found: &Found, fill: &Fill) {
         let moment = self.gates.moment();
-        let evicted = {
+        let mut put = {
             let Some(_gate) = fill.token.land() else { return };
             if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
                 return;
@@ -42,10 +42,10 @@ impl Engine {
             }
             put
         };
-        if evicted.admitted {
+        if put.admitted {
             self.recorder.promoted(found.tier, 1);
         }
-        self.demote(evicted.evicted, moment);
+        self.demote(&mut put.evicted, moment);
     }
 
     /// Brings to memory what the disk had, read since `since` and `stamp` without an await. Instead of a token there is the gate's memory of writes; and
@@ -56,7 +56,7 @@ impl Engine {
             return;
         }
         let moment = self.gates.moment();
-        let put = {
+        let mut put = {
             let Some(_gate) = self.gates.land(key.hash, since) else { return };
             if self.rules.now() != stamp {
                 return;
@@ -72,7 +72,7 @@ impl Engine {
         if put.admitted {
             self.recorder.promoted(Tier::Disk, 1);
         }
-        self.demote(put.evicted, moment);
+        self.demote(&mut put.evicted, moment);
     }
 
     /// Lands a value that a loader made, in all tiers of its policy. `false` if its key was written or invalidated meanwhile.
@@ -82,19 +82,20 @@ impl Engine {
             disk.room().await;
         }
         let moment = self.gates.moment();
-        let (put, shared) = {
+        let mut evicted = Evicted::new();
+        let shared = {
             let Some(_gate) = fill.token.land() else { return false };
             if self.rules.covers(fill.stamp.stamp, key.id, key.text) {
                 return false;
             }
-            let placed = self.place(key, entry.clone(), Sharing::Fill(lease));
+            let placed = self.place(key, entry.clone(), Sharing::Fill(lease), &mut evicted);
             if self.undo_if_covered(key, fill.stamp.stamp) {
                 return false;
             }
             placed
         };
         self.recorder.set(key.id);
-        self.demote(put, moment);
+        self.demote(&mut evicted, moment);
         if self.share_fill(shared).await {
             return true;
         }
@@ -115,10 +116,10 @@ impl Engine {
     }
 
     /// Sends down what memory gave up, where its policy allows it and enough of its life remains.
-    pub(crate) fn demote(&self, evicted: Evicted, since: Moment) {
+    pub(crate) fn demote(&self, evicted: &mut Evicted, since: Moment) {
         for Gone { hash, entry } in evicted {
-            if !entry.is_some_and(|entry| self.demote_one(&entry, hash, since)) {
-                self.departed.note(hash, MissCause::Evicted);
+            if !entry.take().is_some_and(|entry| self.demote_one(&entry, *hash, since)) {
+                self.departed.note(*hash, MissCause::Evicted);
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::policy::TtlPolicy;
 use crate::policy::placement::DiskPlacement;
 use crate::policy::ttl::MAX_TTL;
 use crate::tier::Tier;
+use crate::tier::disk::Disk;
 use crate::tier::memory::Evicted;
 use crate::tier::remote::{Lease, Note};
 
@@ -45,19 +46,21 @@ pub(crate) struct Prepared {
 }
 
 impl Engine {
-    /// Everything that can refuse a write or make it wait, before anything is changed.
+    /// Everything that can refuse a write, before anything is changed.
     ///
     /// # Errors
     ///
     /// `Closed`, and `PolicyRefused` by the namespace's governance.
-    pub(crate) async fn prepare(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Prepared, Error> {
+    pub(crate) fn prepare(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Prepared, Error> {
         self.check_open()?;
-        let life = self.govern(key, policy)?;
-        let on_disk = self.placement.of(policy).disk == DiskPlacement::OnSet;
-        if let (true, Some(disk)) = (on_disk, &self.disk) {
-            disk.room().await;
-        }
-        Ok(Prepared { policy, life })
+        Ok(Prepared { policy, life: self.govern(key, policy)? })
+    }
+
+    /// The disk, if a write of this policy has to wait until there is room in its queue.
+    #[inline]
+    pub(crate) fn must_wait(&self, policy: TtlPolicy) -> Option<&Disk> {
+        let disk = self.disk.as_ref()?;
+        (self.placement.of(policy).disk == DiskPlacement::OnSet && !disk.has_room()).then_some(disk)
     }
 
     /// Writes a value, whose bytes are of `shape`. Redis' answer is still to come.
@@ -76,31 +79,33 @@ impl Engine {
         self.check_size(key, payload.len())?;
         let took = self.recorder.sample();
         let moment = self.gates.moment();
-        let (evicted, shared) = {
+        let mut evicted = Evicted::new();
+        let shared = {
             let _gate = self.gates.write(key.hash);
             let meta = self.meta(key, prepared.policy, prepared.life, fingerprint, self.rules.now());
             let entry = Entry::build(key, &meta, payload, shape)?;
             let stamp = entry.stamp();
-            let placed = self.place(key, entry, Sharing::Set);
+            let placed = self.place(key, entry, Sharing::Set, &mut evicted);
             self.undo_if_covered(key, stamp);
             placed
         };
         self.flights.detach_key(key.id, key.text);
         self.recorder.set(key.id);
-        self.demote(evicted, moment);
+        self.demote(&mut evicted, moment);
         if let Some(took) = took {
             self.recorder.timed(Tier::Memory, Verb::Set, took.elapsed());
         }
         Ok(shared)
     }
 
-    /// Puts an entry into memory and the queues below. The caller holds the key's gate.
-    pub(crate) fn place(&self, key: &Key<'_>, entry: Entry, sharing: Sharing) -> (Evicted, Option<Shared>) {
+    /// Puts an entry into memory and the queues below; what memory gives up for it is added to `evicted`. The caller holds the key's gate.
+    pub(crate) fn place(&self, key: &Key<'_>, entry: Entry, sharing: Sharing, evicted: &mut Evicted) -> Option<Shared> {
         if self.is_memory_only() {
-            return (self.memory.put(key, entry).evicted, None);
+            self.memory.put_out(key, entry, evicted);
+            return None;
         }
         let placement = self.placement.of(entry.meta().policy);
-        let put = self.memory.put(key, entry.clone());
+        let admitted = self.memory.put_out(key, entry.clone(), evicted);
         if let Some(disk) = &self.disk {
             match placement.disk {
                 DiskPlacement::OnSet => {
@@ -109,7 +114,7 @@ impl Engine {
                     self.recorder.timed(Tier::Disk, Verb::Set, took.elapsed());
                 }
                 // Memory has no place for so large a value: the disk keeps it, if it may.
-                DiskPlacement::OnEviction if !put.admitted => disk.put(&entry),
+                DiskPlacement::OnEviction if !admitted => disk.put(&entry),
                 // An older value of the key must not outlive this one.
                 DiskPlacement::OnEviction | DiskPlacement::Never => {
                     if disk.contains(key) {
@@ -118,7 +123,7 @@ impl Engine {
                 }
             }
         }
-        let shared = self.remote.as_ref().and_then(|remote| match (placement.redis, sharing) {
+        self.remote.as_ref().and_then(|remote| match (placement.redis, sharing) {
             (true, Sharing::Set) => {
                 let answer = remote.set(&entry);
                 Some(Box::pin(async move { answer.await.map(|()| true) }) as Shared)
@@ -130,8 +135,7 @@ impl Engine {
                 Some(Box::pin(async move { gone.await.map(|_| true) }) as Shared)
             }
             (_, Sharing::Fill(_)) => None,
-        });
-        (put.evicted, shared)
+        })
     }
 
     /// Waits for Redis' answer to a `set`. If it did not take it, that is written down: its older copy must not come back after a crash.

@@ -88,6 +88,14 @@ impl Recorder {
         slot.tier_misses[tier as usize].bump(owner);
     }
 
+    /// A read that asks memory alone was not answered.
+    #[inline]
+    pub(crate) fn resident_miss(&self, ns: NamespaceId, cause: MissCause) {
+        let (slot, owner) = self.slots.own();
+        slot.tier_misses[Tier::Memory as usize].bump(owner);
+        slot.namespace(ns).misses[cause as usize].bump(owner);
+    }
+
     /// A read was answered by no tier.
     #[inline]
     pub(crate) fn miss(&self, ns: NamespaceId, cause: MissCause) {

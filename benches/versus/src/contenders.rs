@@ -70,9 +70,13 @@ impl Aurum {
         self.cache.with_resident::<[u8], _>(NAMESPACE, key.as_str(), touch)
     }
 
-    /// Reads as a service does that does not know in which tier the value is.
-    pub async fn fetch(&self, key: &Key) -> Option<u64> {
-        self.cache.get::<[u8]>(NAMESPACE, key.as_str()).await.map(|value| touch(&value))
+    /// Reads as a service does that does not know in which tier the values are.
+    pub async fn fetch_all(&self, keys: &[Key]) -> u64 {
+        let mut sum = 0;
+        for key in keys {
+            sum += self.cache.get::<[u8]>(NAMESPACE, key.as_str()).await.map_or(0, |value| touch(&value));
+        }
+        sum
     }
 }
 

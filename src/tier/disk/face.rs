@@ -55,6 +55,11 @@ impl Disk {
         }
     }
 
+    /// May a write come in, or must it wait for [`room`](Self::room)?
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.has_room()
+    }
+
     /// Waits until the write queue has room, or the tier is down and takes nothing.
     pub(crate) async fn room(&self) {
         let shared = &self.shared;

@@ -44,7 +44,7 @@ use self::pin::{Pin, pin};
 use self::policy::TOP;
 use self::queue::Seconds;
 use self::shard::{Common, LOOKS, Shard, State, cost};
-use self::table::{Seen, Table};
+use self::table::{Freed, Seen, Table};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
@@ -145,7 +145,13 @@ impl Memory {
 
     /// Holds `entry` for `key`, unless it is too big; then an older one of the key goes. An overwrite keeps place and hits of the older one.
     pub(crate) fn put(&self, key: &Key<'_>, entry: Entry) -> Put {
-        self.edit(self.shard(key.hash), |shard| shard.put(key, entry))
+        let mut evicted = Evicted::new();
+        Put { admitted: self.put_out(key, entry, &mut evicted), evicted }
+    }
+
+    /// The same, which adds what had to leave to `evicted`; is the entry held now?
+    pub(crate) fn put_out(&self, key: &Key<'_>, entry: Entry, evicted: &mut Evicted) -> bool {
+        self.edit(self.shard(key.hash), |shard| shard.put(key, entry, evicted))
     }
 
     /// Takes the entry of `key` out; no ghost, no vote.
@@ -279,7 +285,10 @@ impl Memory {
         if self.common.returns {
             table.side.spare.store(shard.spare(), Ordering::Relaxed);
         }
-        let (released, (freed, flush)) = (shard.state.leftovers(), shard.edit.leftovers());
+        // Filled where it is dropped: what is moved right after it was written in pieces is waited for.
+        let mut freed = Freed::new();
+        let flush = shard.edit.leftovers(&mut freed);
+        let released = shard.state.leftovers();
         drop(locked);
         drop((released, freed));
         if flush {

@@ -225,7 +225,8 @@ impl Bench {
         let mut locked = self.table.lock();
         let (mut edit, _) = locked.parts();
         edit.remove(0, held);
-        let freed = edit.leftovers();
+        let mut freed = table::Freed::new();
+        edit.leftovers(&mut freed);
         drop(locked);
         drop(freed);
     }
@@ -236,7 +237,8 @@ impl Bench {
         let mut locked = self.table.lock();
         let (mut edit, held) = locked.parts();
         held.push(edit.replace(0, old, new));
-        let freed = edit.leftovers();
+        let mut freed = table::Freed::new();
+        edit.leftovers(&mut freed);
         drop(locked);
         drop(freed);
         kept

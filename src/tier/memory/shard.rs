@@ -8,7 +8,7 @@ use super::pin::Pin;
 use super::policy::{Policy, WALK};
 use super::queue::{Item, Queue, Seconds};
 use super::table::{Edit, Held, Seen};
-use super::{Evicted, Gone, Put};
+use super::{Evicted, Gone};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
@@ -133,28 +133,27 @@ impl Shard<'_> {
         self.cap().saturating_sub(self.state.bytes())
     }
 
-    pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry) -> Put {
+    /// Holds an entry, unless it is too big; what has to leave is added to `evicted`.
+    pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry, evicted: &mut Evicted) -> bool {
         self.state.ghosts.expect(key.hash);
         self.release();
-        let mut put = Put { admitted: true, evicted: Evicted::new() };
         let (weight, cap) = (cost(&entry), self.cap());
         let old = self.edit.find_here(key).and_then(|old| self.locate(&old));
         if weight > cap / LARGEST {
-            put.admitted = false;
             if let Some((side, number)) = old {
                 self.take_at(side, number, key.hash);
             }
-            return put;
+            return false;
         }
         if let Some((side, number)) = old {
             self.overwrite(side, number, key.hash, entry);
         } else {
-            self.insert(key.hash, entry, weight, cap, &mut put.evicted);
+            self.insert(key.hash, entry, weight, cap, evicted);
         }
         // What grew: the entry, or a table.
         let cap = self.cap();
-        self.make_room(0, cap, Some(key), &mut put.evicted);
-        put
+        self.make_room(0, cap, Some(key), evicted);
+        true
     }
 
     fn insert(&mut self, hash: u64, entry: Entry, weight: u64, cap: u64, evicted: &mut Evicted) {

@@ -411,10 +411,9 @@ impl Edit<'_> {
 
     /// A few entries that were taken out and that nobody can see any more, to be dropped when the lock is released; and whether to
     /// [`flush`](Pin::flush) then.
-    pub(super) fn leftovers(&mut self) -> (Freed, bool) {
-        let mut freed = Freed::new();
+    pub(super) fn leftovers(&mut self, freed: &mut Freed) -> bool {
         self.yard.free(|held| freed.push(ManuallyDrop::into_inner(held.0)));
-        (freed, self.yard.wants_flush())
+        self.yard.wants_flush()
     }
 
     /// Lets the last that were taken out go too, though they are few.

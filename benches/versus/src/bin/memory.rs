@@ -139,7 +139,8 @@ impl Field {
             Lane::get(&self.ufo),
             Lane::get(&self.future),
             Lane::new(VIEW, move |keys| keys.iter().map(|key| view.view(key).unwrap_or(0)).sum()),
-            Lane::new(FETCH, move |keys| keys.iter().map(|key| at_once(fetch.fetch(key)).unwrap_or(0)).sum()),
+            // One task that awaits read after read, as a service's does: each future is polled where it was made.
+            Lane::new(FETCH, move |keys| at_once(fetch.fetch_all(keys))),
         ]
     }
 
