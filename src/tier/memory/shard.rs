@@ -135,6 +135,7 @@ impl Shard<'_> {
 
     /// Holds an entry, unless it is too big; what has to leave is added to `evicted`.
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry, evicted: &mut Evicted) -> bool {
+        self.edit.expect(key.hash);
         self.state.ghosts.expect(key.hash);
         self.release();
         let (weight, cap) = (cost(&entry), self.cap());
@@ -279,6 +280,9 @@ impl Shard<'_> {
     fn evict(&mut self, cap: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> bool {
         let Some((from, item, weight)) = self.choose(cap, keep) else { return false };
         let hash = self.common.hash(&item.held);
+        // Both are far away, and come while the rest is done.
+        self.state.ghosts.expect(hash);
+        self.edit.expect(hash);
         if item.held.stale_until() <= self.common.clock.coarse() {
             // Its life was over: no ghost, no vote, nothing to demote.
             self.state.expirations += 1;
@@ -292,15 +296,15 @@ impl Shard<'_> {
             self.state.policy.main_evicted();
         }
         let residents = self.state.len() + 1;
-        self.state.ghosts.fit(residents);
-        let position = self.state.policy.evicted(from, weight);
-        self.state.ghosts.put(hash, from, position);
         self.state.evictions += 1;
         self.note_retired(&item.held);
         let entry = self.common.returns.then(|| Entry::clone(&item.held));
         evicted.push(Gone { hash, entry });
         self.edit.remove(hash, item.held);
         self.edit.shrink(hash, |entry| self.common.hash(entry));
+        self.state.ghosts.fit(residents);
+        let position = self.state.policy.evicted(from, weight);
+        self.state.ghosts.put(hash, from, position);
         true
     }
 

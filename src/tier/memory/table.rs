@@ -324,6 +324,11 @@ impl Edit<'_> {
         unsafe { self.pages[page(hash)].load(Ordering::Relaxed, unprotected()).deref() }
     }
 
+    /// A key of this hash is going to be asked for.
+    pub(super) fn expect(&self, hash: u64) {
+        expect(&self.words(hash).walk(hash).1[0]);
+    }
+
     /// The entry of this key, for somebody who may look at it after the lock is released.
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
         self.words(key.hash).find(key, pinned)
