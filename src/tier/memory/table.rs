@@ -15,7 +15,6 @@
 //! of the whole table, one cache miss an entry, every few thousand inserts.) A reader may walk past the new place of a
 //! word before it is written and reach the old place after it was cleared. Such a false miss is found out by `moves`: it is raised after the
 //! new place is written and before the old one is cleared, so a walk without a hit between two equal readings of it has missed nothing.
-//! A hit never reads it.
 //!
 //! **Growth** publishes a new array; readers of the old one finish there. The old one is not changed any more, and is freed by the epoch.
 //! A table is sixteen arrays, chosen by four bits of the hash, which grow each for itself: by a quarter, so that little stands empty,
@@ -130,8 +129,6 @@ pub(super) struct Guarded<S> {
 
 /// Written by the writer only.
 pub(super) struct Counts {
-    /// How often a word was moved.
-    pub(super) moves: AtomicU64,
     /// Words in use of each array.
     lens: [AtomicUsize; PAGES],
     /// Words of all arrays, used or not.
@@ -144,13 +141,15 @@ struct Words {
     homes: usize,
     /// At most [`FARTHEST`].
     farthest: usize,
+    /// How often a word of it was moved. Here, a reader has it in the cache anyway, and writers elsewhere in the shard do not take it away.
+    moves: AtomicU64,
 }
 
 impl Words {
     fn with_homes(homes: usize) -> Self {
         let farthest = FARTHEST.min(homes);
         let slots = (0..homes + farthest + 1).map(|_| AtomicPtr::new(null_mut())).collect();
-        Self { slots, homes, farthest }
+        Self { slots, homes, farthest, moves: AtomicU64::new(0) }
     }
 
     #[inline]
@@ -242,9 +241,9 @@ impl<S> Table<S> {
     pub(super) fn new(state: S) -> Self {
         let pages: [_; PAGES] = std::array::from_fn(|_| Words::with_homes(FEWEST));
         let words = pages.iter().map(|page| page.slots.len()).sum();
-        let (moves, lens, words) = (AtomicU64::new(0), std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
+        let (lens, words) = (std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
         let side = Side {
-            counts: Counts { moves, lens, words },
+            counts: Counts { lens, words },
             spare: AtomicU64::new(0),
             guarded: Mutex::new(Guarded { state, yard: Yard::new() }),
         };
@@ -254,15 +253,12 @@ impl<S> Table<S> {
     /// The entry of this key. Takes no lock and writes nothing.
     #[inline]
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        self.words(key.hash, pinned).find(key, pinned).or_else(|| self.find_surely(key, pinned))
-    }
-
-    /// Walks until a walk has missed nothing that moved meanwhile. Repeats only if a writer got on.
-    fn find_surely<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
+        // Until a walk has missed nothing that moved meanwhile. Repeats only if a writer got on.
         loop {
-            let moves = self.side.counts.moves.load(Ordering::Acquire);
-            let found = self.words(key.hash, pinned).find(key, pinned);
-            if found.is_some() || self.side.counts.moves.load(Ordering::Acquire) == moves {
+            let words = self.words(key.hash, pinned);
+            let moves = words.moves.load(Ordering::Acquire);
+            let found = words.find(key, pinned);
+            if found.is_some() || words.moves.load(Ordering::Acquire) == moves {
                 return found;
             }
         }
@@ -272,6 +268,12 @@ impl<S> Table<S> {
     fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
         // SAFETY: never null from `new` on; a replaced array is freed by the epoch, and `pinned` holds that back.
         unsafe { self.pages[page(hash)].load(Ordering::Acquire, pinned.guard()).deref() }
+    }
+
+    /// How often a word of the array of this hash was moved.
+    #[cfg(test)]
+    pub(super) fn moves(&self, hash: u64) -> u64 {
+        self.words(hash, &pin()).moves.load(Ordering::Relaxed)
     }
 
     /// Becomes the one writer.
@@ -438,7 +440,7 @@ impl Edit<'_> {
             if from_home >= by {
                 let moved = word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS));
                 words.slots[gap].store(moved, Ordering::Release);
-                self.counts.moves.store(self.counts.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
+                words.moves.store(words.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
                 gap = at;
             }
         }

@@ -1,7 +1,6 @@
 //! What a stress test reaches too rarely: gaps, moves, and what a pinned reader saw.
 
 use super::super::pin::pin;
-use super::super::sync::Ordering;
 use super::super::table::Table;
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
@@ -29,7 +28,7 @@ fn a_word_that_moves_into_a_gap_is_still_found_and_its_move_is_announced() {
     let mut locked = table.lock();
     let (mut edit, ()) = locked.parts();
     let [a, b, c] = keys.each_ref().map(|key| edit.insert(0, entry(key), hash_of));
-    let moves = || table.side.counts.moves.load(Ordering::Relaxed);
+    let moves = || table.moves(0);
     edit.remove(0, c);
     assert_eq!(moves(), 0, "nothing stood behind the last");
     edit.remove(0, a);
