@@ -118,7 +118,7 @@ impl Builder {
     }
 
     /// Opens the cache. The disk serves what survived the last run; memory refills from it in the background. What of a large folder has not been
-    /// read after a second is read in the background, too: until then the disk answers only for what was put since, and health says so. A Redis that does not answer is no
+    /// read after three seconds is read in the background, too: until then the disk answers only for what was put since, and health says so. A Redis that does not answer is no
     /// error (unless `coherence = "strict"`), the cache does without until it does.
     ///
     /// Needs a tokio runtime, whose tasks do the maintenance. Dropped halfway, nothing stays open.

@@ -1,9 +1,9 @@
 //! Opening the tier: its threads come first, and the writer's reads the folder, so that who opens waits no longer for the device than he must.
 //!
-//! Nobody opens a folder that is somebody else's, so the lock on it is waited for. Reading what is in it is waited for as long as a second, which is
-//! enough for millions of entries; the rest is read in the background. Until it has been read, the tier answers no read but of what was put since,
-//! and takes what comes into its queue: values and removals are written when the log is known. Where the device does not even give the lock, or the system no thread, the tier begins
-//! down, and maintenance tries again.
+//! Nobody opens a folder that is somebody else's, so the lock on it is waited for. Reading what is in it is waited for as long as three seconds,
+//! which is enough for millions of entries; the rest is read in the background. Until it has been read, the tier answers no read but of what was put
+//! since, and takes what comes into its queue: values and removals are written when the log is known. Where the device does not even give the lock,
+//! or the system no thread, the tier begins down, and maintenance tries again.
 
 use std::io;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::key::KeyHasher;
 
-/// How long who opens waits for what is in the folder.
-const READING: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(1) };
+/// How long who opens waits for what is in the folder. Cut shorter, a slow machine would begin cold what a moment later is warm.
+const READING: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(3) };
 
 /// How far the first look at the folder is.
 #[derive(Clone, Debug, Default)]
