@@ -60,7 +60,9 @@ impl Engine {
     #[inline]
     pub(crate) fn must_wait(&self, policy: TtlPolicy) -> Option<&Disk> {
         let disk = self.disk.as_ref()?;
-        (self.placement.of(policy).disk == DiskPlacement::OnSet && !disk.has_room()).then_some(disk)
+        // While the disk is being read, what only replaces something there is queued, too.
+        let is_queued = self.placement.of(policy).disk == DiskPlacement::OnSet || disk.is_being_read();
+        (is_queued && !disk.has_room()).then_some(disk)
     }
 
     /// Writes a value, whose bytes are of `shape`. Redis' answer is still to come.
@@ -117,7 +119,7 @@ impl Engine {
                 DiskPlacement::OnEviction if !admitted => disk.put(&entry),
                 // An older value of the key must not outlive this one.
                 DiskPlacement::OnEviction | DiskPlacement::Never => {
-                    if disk.contains(key) {
+                    if disk.may_hold(key) {
                         disk.remove(key);
                     }
                 }

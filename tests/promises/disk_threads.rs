@@ -98,6 +98,8 @@ async fn crowded(folder: &Path) {
     assert_eq!(disk.state, TierState::Down);
     assert!(disk.reason.as_deref().is_some_and(|why| why.contains("RLIMIT_NPROC")), "{disk:?}");
     put(&cache, NS, "here", "v", TtlPolicy::Short).await;
+    // Of a policy that does not land on disk, where an older one is.
+    put(&cache, NS, "k3", "newer", TtlPolicy::Short).await;
     assert_eq!(read(&cache, NS, "here").await.as_deref(), Some("v"));
     assert_eq!(cache.invalidate(NS, "k2").await.map_err(|error| error.kind()), Err(ErrorKind::TierDown));
     assert!(cache.flush().await.is_err());
@@ -127,7 +129,12 @@ async fn crowded(folder: &Path) {
     .await;
     until("memory is warm again", async || cache.analytics().refill.finished).await;
     assert!(cache.analytics().refill.planned > 0, "the hot list was read late");
-    for i in 0..190 {
+    for i in 0..2_000 {
+        put(&cache, NS, &format!("filler{i}"), &text("f", 2_000), TtlPolicy::Short).await;
+    }
+    let overwritten = read(&cache, NS, "k3").await;
+    assert!(overwritten.as_deref().is_none_or(|found| found == "newer"), "what was overwritten came back: {overwritten:?}");
+    for i in (0..190).filter(|i| *i != 3) {
         let key = format!("k{i}");
         let expected = match i {
             0 => Some("newer".to_owned()),

@@ -34,6 +34,10 @@ impl Disk {
         false
     }
 
+    pub(crate) fn may_hold(&self, _: &Key<'_>) -> bool {
+        false
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         true
     }

@@ -55,6 +55,11 @@ impl Disk {
         }
     }
 
+    /// May there be an entry? While the tier is down or being read, nobody can say that there is none.
+    pub(crate) fn may_hold(&self, key: &Key<'_>) -> bool {
+        self.shared.is_down() || self.shared.is_unread() || self.contains(key)
+    }
+
     /// May a write come in, or must it wait for [`room`](Self::room)?
     pub(crate) fn has_room(&self) -> bool {
         self.shared.has_room()
