@@ -118,15 +118,15 @@ impl Builder {
     }
 
     /// Opens the cache. The disk serves what survived the last run; memory refills from it in the background. What of a large folder has not been
-    /// read after three seconds is read in the background, too: until then the disk answers only for what was put since, and health says so. A Redis that does not answer is no
-    /// error (unless `coherence = "strict"`), the cache does without until it does.
+    /// read after three seconds is read in the background, too: until then the disk answers only for what was put since, and health says so. A Redis
+    /// that does not answer is no error (unless `coherence = "strict"`), the cache does without until it does.
     ///
     /// Needs a tokio runtime, whose tasks do the maintenance. Dropped halfway, nothing stays open.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a bad setting, by its name; [`ErrorKind::Locked`](crate::ErrorKind::Locked) if the folder is open already; [`ErrorKind::Io`](crate::ErrorKind::Io) if
-    /// it cannot be used. Damaged files are no error: what is damaged is lost, counted, and shown in health. Nor is a full device, one that does not
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a bad setting, by its name; [`ErrorKind::Locked`](crate::ErrorKind::Locked) if the folder
+    /// is open already; [`ErrorKind::Io`](crate::ErrorKind::Io) if it cannot be used. Damaged files are no error: what is damaged is lost, counted, and shown in health. Nor is a full device, one that does not
     /// answer within twenty times `disk.timeout`, or a process without a free file descriptor or thread: the disk begins down, and comes up with all
     /// it holds when that has passed.
     pub async fn open(self) -> Result<Cache, Error> {

@@ -381,8 +381,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// What the disk says, or [`ErrorKind::TierDown`] if it says nothing for twenty times `disk.timeout`; [`ErrorKind::Closed`]. After a sync that failed, none succeeds before what it may have lost was written again. What was set
-    /// while the disk was down is not there, whatever a later `flush` returns.
+    /// What the disk says, or [`ErrorKind::TierDown`] if it says nothing for twenty times `disk.timeout`; [`ErrorKind::Closed`]. After a sync that
+    /// failed, none succeeds before what it may have lost was written again. What was set while the disk was down is not there, whatever a later `flush` returns.
     ///
     /// # Cancel safety
     ///

@@ -43,6 +43,15 @@ async fn in_time<T>(call: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(120), call).await.expect("the call ends")
 }
 
+/// Drops the handle. The thread ends when the device lets it, and with it the lock on the folder.
+async fn let_go(disk: Disk) {
+    let shared = disk.shared().clone();
+    drop(disk);
+    while !shared.queue.lock().ended {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Until the device answers in time: a busy machine may be late as well.
 async fn found(bench: &Bench, disk: &Disk, n: u32) {
     while !matches!(look(bench, disk, n).await, Lookup::Hit(_)) {}
@@ -66,9 +75,7 @@ async fn a_read_that_the_device_keeps_ends_in_time_and_further_ones_are_refused_
     assert!(matches!(look(&bench, &disk, 99).await, Lookup::Miss), "what is absent needs no device");
 
     drop(hung);
-    while disk.report().state != TierState::Up {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    up_by_itself(&disk).await;
     for n in 0..9 {
         found(&bench, &disk, n).await;
     }
@@ -108,12 +115,7 @@ async fn a_close_does_not_wait_for_a_device_that_does_not_answer() {
     bench.put(&disk, "k0", b"newer");
     assert_eq!(in_time(disk.close()).await.unwrap_err().kind(), ErrorKind::TierDown);
     drop(hung);
-    // The thread ends when the device lets it, and with it the lock on the folder.
-    let shared = disk.shared().clone();
-    drop(disk);
-    while !shared.queue.lock().ended {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let_go(disk).await;
     let disk = bench.open();
     assert!([None, Some(b"newer".to_vec())].contains(&bench.get(&disk, "k0").await));
     assert_eq!(bench.get(&disk, "k3").await.as_deref(), Some(&b"value"[..]));
@@ -134,9 +136,7 @@ async fn reads_whose_callers_gave_up_count_as_overdue_too() {
     assert!(matches!(look(&bench, &disk, 4).await, Lookup::Down(_)));
     assert_eq!(disk.counts().device_reads, asked, "no fifth thread waits for it");
     drop(hung);
-    while disk.report().state != TierState::Up {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    up_by_itself(&disk).await;
     found(&bench, &disk, 4).await;
 }
 
@@ -168,11 +168,7 @@ async fn a_close_does_not_wait_for_ever_for_a_sync() {
     let hung = Hung::on(&bench, Call::Sync);
     assert_eq!(in_time(disk.close()).await.unwrap_err().kind(), ErrorKind::TierDown);
     drop(hung);
-    let shared = disk.shared().clone();
-    drop(disk);
-    while !shared.queue.lock().ended {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let_go(disk).await;
     assert_eq!(bench.get(&bench.open(), "k3").await.as_deref(), Some(&b"value"[..]));
 }
 
@@ -266,11 +262,7 @@ async fn a_cache_that_is_closed_while_its_folder_is_still_being_read_does_not_wa
     let disk = open(&bench).await;
     assert_eq!(in_time(disk.close()).await.unwrap_err().kind(), ErrorKind::TierDown);
     drop(hung);
-    let shared = disk.shared().clone();
-    drop(disk);
-    while !shared.queue.lock().ended {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let_go(disk).await;
     assert_eq!(bench.get(&bench.open(), "k3").await.as_deref(), Some(&b"value"[..]));
 }
 
