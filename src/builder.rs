@@ -22,6 +22,7 @@ use crate::invalidation::rule::Rules;
 use crate::key::KeyHasher;
 use crate::metrics::{Departed, Exporter, Recorder};
 use crate::namespace::Namespace;
+use crate::policy::TtlPolicy;
 use crate::policy::placement::PlacementTable;
 use crate::schema;
 use crate::tier::disk::{Disk, DiskConfig};
@@ -247,11 +248,11 @@ fn governance(settings: &NamespaceConfig) -> Governance {
     Governance {
         max_ttl: settings.max_ttl,
         clamp: settings.is_clamped(),
-        stale_if_error: settings.stale_if_error.unwrap_or_default(),
+        grace_ms: TtlPolicy::Custom(settings.stale_if_error.unwrap_or_default()).ttl_ms(),
         refresh_ahead: settings.refresh_ahead,
         soft_timeout: settings.soft_timeout,
         hard_timeout: settings.hard_timeout,
-        jitter: settings.jitter.unwrap_or_default(),
+        jitter: settings.jitter.unwrap_or_default().clamp(0.0, 0.5),
         permits: Arc::new(tokio::sync::Semaphore::new(settings.concurrent_fetches.unwrap_or(256))),
     }
 }

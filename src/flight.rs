@@ -118,10 +118,15 @@ impl Flights {
     }
 
     /// Detaches the flight of this key.
+    #[inline]
     pub(crate) fn detach_key(&self, namespace: NamespaceId, key: &str) {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return;
+        if self.count.load(Ordering::SeqCst) != 0 {
+            self.detach_this(namespace, key);
         }
+    }
+
+    #[cold]
+    fn detach_this(&self, namespace: NamespaceId, key: &str) {
         let mut table = self.table.lock();
         table.remove(&(namespace, Box::from(key)));
         self.count.store(table.len(), Ordering::SeqCst);

@@ -107,6 +107,7 @@ impl Cache {
         self.engine.recorder.resident_miss(key.id, cause);
     }
 
+    #[inline]
     pub(super) fn write<T: Payload + ?Sized>(
         &self,
         key: &Key<'_>,
@@ -114,8 +115,8 @@ impl Cache {
         policy: TtlPolicy,
     ) -> Result<Option<Shared>, Error> {
         let fingerprint = self.fingerprint::<T>();
-        let write = self.engine.prepare(key, policy)?;
-        T::Form::encode(value, |payload| self.engine.write(key, payload, write, fingerprint, Shape::of::<T::Form>()))?
+        let granted = self.engine.prepare(key, policy)?;
+        T::Form::encode(value, |payload| self.engine.write(key, payload, granted, fingerprint, Shape::of::<T::Form>()))?
     }
 
     pub(super) fn fetched<T: Payload, E: Send + Sync + 'static>(&self, fetched: Fetched) -> Result<Cached<T>, FetchError<E>> {

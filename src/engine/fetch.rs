@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::engine::read::{Fill, Read};
 use crate::engine::state::{Engine, Found, OwnedKey, Want};
+use crate::engine::write::Granted;
 use crate::entry::{Entry, Shape, Verdict};
 use crate::error::{Error, ErrorKind, shown};
 use crate::flight::{Outcome, Pilot, Seat, Ticket};
@@ -51,9 +52,7 @@ pub(crate) type Load = Pin<Box<dyn Future<Output = Result<Make, LoadError>> + Se
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
     want: Want,
-    policy: TtlPolicy,
-    /// The life that the namespace grants.
-    life: Duration,
+    granted: Granted,
     /// Is an error of the caller's type?
     fits: fn(&LoadError) -> bool,
 }
@@ -91,7 +90,7 @@ impl Engine {
         fits: fn(&LoadError) -> bool,
     ) -> Result<Wanted, Error> {
         self.check_open()?;
-        Ok(Wanted { want, policy, life: self.govern(key, policy)?, fits })
+        Ok(Wanted { want, granted: self.govern(key, policy)?, fits })
     }
 
     /// Gets the value, or lets `load` make it.
@@ -264,7 +263,7 @@ impl Engine {
 
     /// Makes an entry of what the loader brought, and lands it.
     async fn take_in(&self, key: &Key<'_>, wanted: Wanted, make: Make, fill: &Fill, lease: Option<Lease>) -> Outcome {
-        let meta = self.meta(key, wanted.policy, wanted.life, wanted.want.fingerprint, fill.stamp.stamp);
+        let meta = self.meta(key, wanted.granted, wanted.want.fingerprint, fill.stamp.stamp);
         let made = make(&mut |payload, shape| {
             self.check_size(key, payload.len())?;
             Entry::build(key, &meta, payload, shape)

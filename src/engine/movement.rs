@@ -116,12 +116,13 @@ impl Engine {
     }
 
     /// Sends down what memory gave up, where its policy allows it and enough of its life remains.
+    #[inline]
     pub(crate) fn demote(&self, evicted: &mut Evicted, since: Moment) {
-        for Gone { hash, entry } in evicted {
-            if !entry.take().is_some_and(|entry| self.demote_one(&entry, *hash, since)) {
-                self.departed.note(*hash, MissCause::Evicted);
+        evicted.take_each(|Gone { hash, entry }| {
+            if !entry.is_some_and(|entry| self.demote_one(&entry, hash, since)) {
+                self.departed.note(hash, MissCause::Evicted);
             }
-        }
+        });
     }
 
     /// `true` if the disk has it now.
@@ -155,7 +156,13 @@ impl Engine {
 
     /// Takes back what was just placed if a rule was declared meanwhile: its sweep may have passed this place already. Asked after the placing,
     /// it leaves no gap: a rule that is declared later sweeps later. The caller holds the key's gate.
+    #[inline]
     pub(crate) fn undo_if_covered(&self, key: &Key<'_>, stamp: u64) -> bool {
+        (self.closed.load(Ordering::Acquire) || self.rules.covers(stamp, key.id, key.text)) && self.undo(key, stamp)
+    }
+
+    #[cold]
+    fn undo(&self, key: &Key<'_>, stamp: u64) -> bool {
         if self.closed.load(Ordering::Acquire) {
             // The same for `close`, which empties memory once: nothing may be left for a read that comes after it.
             drop(self.memory.remove(key));

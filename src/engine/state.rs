@@ -95,8 +95,8 @@ pub(crate) struct Governance {
     pub(crate) max_ttl: Option<Duration>,
     /// A longer policy is shortened; otherwise it is refused.
     pub(crate) clamp: bool,
-    /// How long past its life a value may stand in for a failed fetch.
-    pub(crate) stale_if_error: Duration,
+    /// How long past its life a value may stand in for a failed fetch, in milliseconds.
+    pub(crate) grace_ms: u64,
     /// Share of the life after which one caller refreshes in the background.
     pub(crate) refresh_ahead: Option<f64>,
     /// After this a stale value, if there is one, is served while the fetch goes on.
@@ -124,6 +124,7 @@ impl Governances {
         self.special[usize::from(namespace.0)] = Some(Box::new(governance));
     }
 
+    #[inline]
     pub(crate) fn of(&self, namespace: NamespaceId) -> &Governance {
         self.special[usize::from(namespace.0)].as_deref().unwrap_or(&self.default)
     }

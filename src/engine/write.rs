@@ -18,7 +18,6 @@ use crate::metrics::Verb;
 use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
 use crate::policy::placement::DiskPlacement;
-use crate::policy::ttl::MAX_TTL;
 use crate::tier::Tier;
 use crate::tier::disk::Disk;
 use crate::tier::memory::Evicted;
@@ -36,13 +35,14 @@ pub(crate) enum Sharing {
 }
 
 /// From this life on an entry is as old as the coarse clock says: up to a tick of 100 ms older than it is.
-const COARSELY_BORN: Duration = Duration::from_secs(30);
+const COARSELY_BORN_MS: u64 = 30_000;
 
-/// A write that may go on.
+/// What the governance of a namespace grants to a write.
 #[derive(Clone, Copy)]
-pub(crate) struct Prepared {
+pub(crate) struct Granted {
+    /// As asked for; a custom life if that was shortened.
     policy: TtlPolicy,
-    life: Duration,
+    life_ms: u64,
 }
 
 impl Engine {
@@ -51,9 +51,10 @@ impl Engine {
     /// # Errors
     ///
     /// `Closed`, and `PolicyRefused` by the namespace's governance.
-    pub(crate) fn prepare(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Prepared, Error> {
+    #[inline]
+    pub(crate) fn prepare(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Granted, Error> {
         self.check_open()?;
-        Ok(Prepared { policy, life: self.govern(key, policy)? })
+        self.govern(key, policy)
     }
 
     /// The disk, if a write of this policy has to wait until there is room in its queue.
@@ -74,7 +75,7 @@ impl Engine {
         &self,
         key: &Key<'_>,
         payload: &[u8],
-        prepared: Prepared,
+        granted: Granted,
         fingerprint: u64,
         shape: Shape,
     ) -> Result<Option<Shared>, Error> {
@@ -84,7 +85,7 @@ impl Engine {
         let mut evicted = Evicted::new();
         let shared = {
             let _gate = self.gates.write(key.hash);
-            let meta = self.meta(key, prepared.policy, prepared.life, fingerprint, self.rules.now());
+            let meta = self.meta(key, granted, fingerprint, self.rules.now());
             let entry = Entry::build(key, &meta, payload, shape)?;
             let stamp = entry.stamp();
             let placed = self.place(key, entry, Sharing::Set, &mut evicted);
@@ -171,50 +172,59 @@ impl Engine {
     }
 
     /// When an entry written now was created, expires, and stops to be of any use.
-    pub(crate) fn meta(&self, key: &Key<'_>, policy: TtlPolicy, life: Duration, fingerprint: u64, stamp: u64) -> Meta {
+    #[inline]
+    pub(crate) fn meta(&self, key: &Key<'_>, granted: Granted, fingerprint: u64, stamp: u64) -> Meta {
         let governance = self.governance.of(key.id);
+        let Granted { policy, life_ms } = granted;
         // Where a tick of the coarse clock is nothing beside the life, it saves the write a look at the exact one: the life ends that much early.
-        let created = if life >= COARSELY_BORN { self.clock.recent() } else { self.clock.steady() };
-        let life_given = match governance.jitter.clamp(0.0, 0.5) {
-            jitter if jitter > 0.0 => life.mul_f64(1.0 - jitter * fastrand::f64()),
-            _ => life,
-        };
-        // In 64 bits: a division of 128 takes longer than the rest of this.
-        let millis = |time: Duration| time.as_secs().saturating_mul(1_000).saturating_add(u64::from(time.subsec_millis()));
-        let expires = created.saturating_add(millis(life_given));
-        let stale_until = expires.saturating_add(millis(governance.stale_if_error.min(MAX_TTL)));
-        let policy = if life == policy.ttl() { policy } else { TtlPolicy::Custom(life) };
-        Meta { policy, fingerprint, created, expires, stale_until, stamp }
+        let created = if life_ms >= COARSELY_BORN_MS { self.clock.recent() } else { self.clock.steady() };
+        let life = if governance.jitter > 0.0 { shortened(life_ms, governance.jitter) } else { life_ms };
+        let expires = created.saturating_add(life);
+        Meta { policy, fingerprint, created, expires, stale_until: expires.saturating_add(governance.grace_ms), stamp }
     }
 
     /// The life that the namespace's governance grants.
-    pub(crate) fn govern(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Duration, Error> {
-        let governance = self.governance.of(key.id);
-        let life = policy.ttl();
-        match governance.max_ttl {
-            Some(limit) if life > limit && !governance.clamp => {
-                let limit = humantime::format_duration(limit);
-                let advice = format!(
-                    "is longer than max_ttl = \"{limit}\" of its namespace; use a shorter policy, raise `max_ttl`, or set enforce = \"clamp\""
-                );
-                let subject = format!("policy {policy} for namespace {}", key.namespace());
-                Err(Error::new(ErrorKind::PolicyRefused, subject, advice))
-            }
-            Some(limit) => Ok(life.min(limit)),
-            None => Ok(life),
+    #[inline]
+    pub(crate) fn govern(&self, key: &Key<'_>, policy: TtlPolicy) -> Result<Granted, Error> {
+        match self.governance.of(key.id).max_ttl {
+            Some(limit) if policy.ttl() > limit => self.shorten(key, policy, limit),
+            _ => Ok(Granted { policy, life_ms: policy.ttl_ms() }),
         }
     }
 
+    #[cold]
+    fn shorten(&self, key: &Key<'_>, policy: TtlPolicy, limit: Duration) -> Result<Granted, Error> {
+        if self.governance.of(key.id).clamp {
+            let policy = TtlPolicy::Custom(limit);
+            return Ok(Granted { policy, life_ms: policy.ttl_ms() });
+        }
+        let limit = humantime::format_duration(limit);
+        let advice = format!(
+            "is longer than max_ttl = \"{limit}\" of its namespace; use a shorter policy, raise `max_ttl`, or set enforce = \"clamp\""
+        );
+        let subject = format!("policy {policy} for namespace {}", key.namespace());
+        Err(Error::new(ErrorKind::PolicyRefused, subject, advice))
+    }
+
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
+    #[inline]
     pub(crate) fn check_size(&self, key: &Key<'_>, bytes: usize) -> Result<(), Error> {
-        if bytes <= self.max_value {
-            return Ok(());
-        }
+        if bytes <= self.max_value { Ok(()) } else { Err(self.too_large(key, bytes)) }
+    }
+
+    #[cold]
+    fn too_large(&self, key: &Key<'_>, bytes: usize) -> Error {
         let advice =
             format!("is {bytes} bytes; the limit is {} (`limits.max_value`), so split it or raise the limit", self.max_value);
-        Err(Error::new(ErrorKind::InvalidValue, format!("value of key {}", shown(key.text)), advice))
+        Error::new(ErrorKind::InvalidValue, format!("value of key {}", shown(key.text)), advice)
     }
+}
+
+/// A life less a random share of up to `jitter`.
+fn shortened(life_ms: u64, jitter: f64) -> u64 {
+    (life_ms as f64 * (1.0 - jitter * fastrand::f64())) as u64
 }

@@ -61,6 +61,7 @@ impl Class {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidValue`] if it is one class too many.
+    #[inline]
     pub(crate) fn id(&self) -> Result<ClassId, Error> {
         match self.search() {
             Ok(id) => Ok(id),
@@ -69,6 +70,7 @@ impl Class {
     }
 
     /// The number, or the free place where it would stand.
+    #[inline]
     fn search(&self) -> Result<ClassId, usize> {
         let mut at = self.home();
         loop {
@@ -108,6 +110,7 @@ impl Class {
         Ok(ClassId(number))
     }
 
+    #[inline]
     fn home(&self) -> usize {
         let rest = u64::from(self.namespace.0) | u64::from(self.policy) << 16 | u64::from(self.grace_ms) << 24;
         let mixed = (self.fingerprint ^ rest.rotate_left(40) ^ u64::from(self.mark) << 17).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -117,6 +120,7 @@ impl Class {
 
 /// Whoever has a `ClassId` got it, directly or through an entry, from a thread that saw the finished row; so relaxed loads do.
 impl ClassId {
+    #[inline]
     pub(crate) fn class(self) -> Class {
         let row = self.row();
         let rest = row.rest.load(Ordering::Relaxed);

@@ -124,6 +124,7 @@ impl Entry {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidValue`] if the process has too many classes.
+    #[inline]
     pub(crate) fn build(key: &Key<'_>, meta: &Meta, payload: &[u8], shape: Shape) -> Result<Self, Error> {
         debug_assert!(payload.len() <= crate::entry::header::MAX_PAYLOAD_BYTES && key.text.len() <= crate::key::MAX_KEY_BYTES);
         let grace = meta.stale_until.saturating_sub(meta.expires);

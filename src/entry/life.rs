@@ -4,7 +4,11 @@
 const LIFE_BITS: u32 = 27;
 
 /// Milliseconds in 32 bits, rounded up where they need more than 27 bits: who subtracts it from the end finds no creation in the future.
+#[inline]
 pub(super) fn pack(ms: u64) -> u32 {
+    if ms < 1 << LIFE_BITS {
+        return ms as u32;
+    }
     let ms = ms.min(1 << 57);
     let bits = |ms: u64| (u64::BITS - ms.leading_zeros()).saturating_sub(LIFE_BITS);
     // Rounded up first, for that may take one bit more.

@@ -60,6 +60,7 @@ impl Gates {
     }
 
     /// Passes the gate for a write of the key with this hash. All tiers are changed while the guard lives.
+    #[inline]
     pub(crate) fn write(&self, hash: u64) -> Passage<'_> {
         let mut stripe = self.stripe(hash).lock();
         for fill in &mut stripe.fills {
@@ -69,6 +70,7 @@ impl Gates {
     }
 
     /// Now, for [`demote`](Self::demote).
+    #[inline]
     pub(crate) fn moment(&self) -> Moment {
         Moment(self.writes.load(Ordering::SeqCst))
     }
@@ -98,6 +100,7 @@ impl Gates {
         FillToken { gates: self.clone(), id, hash }
     }
 
+    #[inline]
     fn stripe(&self, hash: u64) -> &Mutex<Stripe> {
         &self.stripes[(hash >> 32) as usize % STRIPES]
     }
@@ -113,6 +116,7 @@ pub(crate) struct Passage<'a> {
 }
 
 impl Drop for Passage<'_> {
+    #[inline]
     fn drop(&mut self) {
         let Some(writes) = self.writes else { return };
         let at = writes.fetch_add(1, Ordering::SeqCst) + 1;

@@ -70,6 +70,7 @@ impl Rules {
     }
 
     /// The stamp of what is written now.
+    #[inline]
     pub(crate) fn now(&self) -> u64 {
         self.sequence.load(Ordering::SeqCst)
     }

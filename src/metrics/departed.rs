@@ -19,6 +19,7 @@ impl Departed {
     }
 
     /// A key with this hash left for `cause`.
+    #[inline]
     pub(crate) fn note(&self, hash: u64, cause: MissCause) {
         let code = match cause {
             MissCause::Evicted => 1,

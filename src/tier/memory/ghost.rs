@@ -32,10 +32,15 @@ pub(super) struct Ghosts {
 
 impl Ghosts {
     /// Makes room for so many resident entries; most of what is known is kept.
+    #[inline]
     pub(super) fn fit(&mut self, residents: usize) {
-        if residents <= self.made_for && self.made_for <= residents * 4 + 64 {
-            return;
+        if residents > self.made_for || self.made_for > residents * 4 + 64 {
+            self.remake(residents);
         }
+    }
+
+    #[cold]
+    fn remake(&mut self, residents: usize) {
         self.made_for = residents + residents / 8 + 8;
         let len = (self.made_for * SLOTS_PER_ENTRY).div_ceil(8);
         let old = std::mem::take(&mut self.buckets);
@@ -44,12 +49,14 @@ impl Ghosts {
     }
 
     /// This hash is going to be asked for.
+    #[inline]
     pub(super) fn expect(&self, hash: u64) {
         if let Some(bucket) = self.buckets.get(self.address(hash).0) {
             expect(bucket);
         }
     }
 
+    #[inline]
     pub(super) fn put(&mut self, hash: u64, from: Side, position: u16) {
         if self.buckets.is_empty() {
             return;
@@ -71,6 +78,7 @@ impl Ghosts {
     }
 
     /// Takes a key out: the queue it left, and the position then.
+    #[inline]
     pub(super) fn take(&mut self, hash: u64) -> Option<(Side, u16)> {
         if self.buckets.is_empty() {
             return None;
@@ -86,11 +94,13 @@ impl Ghosts {
         *self = Self::default();
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> u64 {
         size_of_val(&*self.buckets) as u64
     }
 
     /// The bucket, and the upper half of the slot, which is never zero.
+    #[inline]
     fn address(&self, hash: u64) -> (usize, u32) {
         let at = ((hash >> 8 & 0xFFFF_FFFF) * self.buckets.len() as u64) >> 32;
         (at as usize, ((hash >> 42) as u32 & 0xFFFF).max(1) << 16)

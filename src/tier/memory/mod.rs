@@ -17,6 +17,7 @@
 //! **Expiry** only frees space here; who reads judges. An entry that may be served stale stays until that ends too.
 //! What was removed or has expired leaves no ghost and casts no vote.
 
+mod few;
 mod ghost;
 mod pin;
 mod policy;
@@ -37,8 +38,8 @@ mod tests;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
-use smallvec::SmallVec;
 
+use self::few::Few;
 use self::ghost::Side;
 use self::pin::{Pin, pin};
 use self::policy::TOP;
@@ -58,7 +59,7 @@ const SHARD_BYTES: u64 = 8 << 20;
 const MOST_SHARDS: u64 = 64;
 
 /// What had to leave; an insert puts out one or two as a rule.
-pub(crate) type Evicted = SmallVec<[Gone; 2]>;
+pub(crate) type Evicted = Few<Gone>;
 
 /// An entry that was evicted.
 #[derive(Debug)]
@@ -150,6 +151,7 @@ impl Memory {
     }
 
     /// The same, which adds what had to leave to `evicted`; is the entry held now?
+    #[inline]
     pub(crate) fn put_out(&self, key: &Key<'_>, entry: Entry, evicted: &mut Evicted) -> bool {
         self.edit(self.shard(key.hash), |shard| shard.put(key, entry, evicted))
     }
@@ -277,6 +279,7 @@ impl Memory {
     }
 
     /// Does `work` under the lock of a shard, and drops what it left behind outside of it.
+    #[inline]
     fn edit<R>(&self, table: &Table<State>, work: impl FnOnce(&mut Shard<'_>) -> R) -> R {
         let mut locked = table.lock();
         let (edit, state) = locked.parts();
@@ -288,9 +291,9 @@ impl Memory {
         // Filled where it is dropped: what is moved right after it was written in pieces is waited for.
         let mut freed = Freed::new();
         let flush = shard.edit.leftovers(&mut freed);
-        let released = shard.state.leftovers();
+        shard.state.leftovers(&mut freed);
         drop(locked);
-        drop((released, freed));
+        freed.take_each(drop);
         if flush {
             pin().flush();
         }

@@ -174,6 +174,8 @@ mod yard;
 
 use loom::sync::Arc;
 
+use super::few;
+
 use self::pin::pin;
 use self::table::{Held, Table};
 use crate::entry::{Entry, Meta};

@@ -59,21 +59,25 @@ impl Policy {
     }
 
     /// What the small queue may have of `cap` bytes.
+    #[inline]
     pub(super) fn share(&self, cap: u64) -> u64 {
         self.share.clamp(cap / 100, cap / 10 * 9)
     }
 
     /// Is an entry of the small queue worth a place in main?
+    #[inline]
     pub(super) fn promotes(hits: u8) -> bool {
         hits >= PROMOTED_AT
     }
 
     /// Too big for so many hits: more than four times the mean resident size for each.
+    #[inline]
     pub(super) fn too_big(weight: u64, hits: u8, resident: u64, count: u64) -> bool {
         u128::from(weight) * u128::from(count) > 4 * u128::from(resident) * u128::from(hits)
     }
 
     /// An entry of so many bytes is evicted; the position for its ghost.
+    #[inline]
     pub(super) fn evicted(&mut self, from: Side, weight: u64) -> u16 {
         let position = self.position(from);
         self.gone[from as usize] += weight;
@@ -82,18 +86,24 @@ impl Policy {
     }
 
     /// A promoted ghost was hit before main's hand came back, or was not.
+    #[inline]
     pub(super) fn trial(&mut self, was_hit: bool) {
         let target = if was_hit { 1.0 } else { 0.0 };
         self.paid += (target - self.paid) / MEMORY;
     }
 
     /// Main has lost an entry.
+    #[inline]
     pub(super) fn main_evicted(&mut self) {
         self.back -= self.back / MEMORY;
     }
 
     /// Where a new entry goes, and whether it is on trial. `ghost` is what its key left behind.
+    #[inline]
     pub(super) fn place(&mut self, ghost: Option<(Side, u16)>, weight: u64, cap: u64, main_bytes: u64) -> (Side, bool) {
+        if ghost.is_none() && self.full {
+            return (Side::Small, false);
+        }
         let share = self.share(cap);
         let near = cap / 10;
         match ghost.map(|(from, then)| (from, self.distance(from, then))) {
@@ -115,6 +125,7 @@ impl Policy {
         }
     }
 
+    #[inline]
     fn position(&self, of: Side) -> u16 {
         (self.gone[of as usize] >> self.grain) as u16
     }

@@ -81,41 +81,59 @@ pub(super) struct Queue {
     /// Sweeps under way. They go by place numbers, so nothing is moved towards the head meanwhile.
     pub(super) sweeps: u32,
     spare: Option<Box<Block>>,
+    /// Bytes of the places.
+    footprint: u64,
 }
 
 impl Queue {
     pub(super) fn new(side: Side, seconds: Seconds) -> Self {
         let (blocks, gap, spare) = (VecDeque::new(), None, None);
-        Self { side, seconds, blocks, first: 0, head: 0, tail: 0, len: 0, bytes: 0, gap, sweeps: 0, spare }
+        Self { side, seconds, blocks, first: 0, head: 0, tail: 0, len: 0, bytes: 0, gap, sweeps: 0, spare, footprint: 0 }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Bytes of the places.
+    #[inline]
     pub(super) fn footprint(&self) -> u64 {
+        self.footprint
+    }
+
+    /// To be called whenever the number of blocks has changed.
+    fn measure(&mut self) {
         let blocks = self.blocks.len() + usize::from(self.spare.is_some());
-        (blocks * size_of::<Block>() + self.blocks.capacity() * size_of::<Blocked>()) as u64
+        self.footprint = (blocks * size_of::<Block>() + self.blocks.capacity() * size_of::<Blocked>()) as u64;
     }
 
     /// Appends.
+    #[inline]
     pub(super) fn push(&mut self, item: Item) {
         if self.tail == self.first + self.blocks.len() as u64 * BLOCK {
-            let fresh = || Box::new(Block { held: [const { None }; BLOCK as usize], trial: 0 });
-            let block = self.spare.take().unwrap_or_else(fresh);
-            self.blocks.push_back(Blocked { earliest: NEVER, block });
+            self.add_block();
         }
         self.len += 1;
         self.write(self.tail, item);
         self.tail += 1;
     }
 
+    #[cold]
+    fn add_block(&mut self) {
+        let fresh = || Box::new(Block { held: [const { None }; BLOCK as usize], trial: 0 });
+        let block = self.spare.take().unwrap_or_else(fresh);
+        self.blocks.push_back(Blocked { earliest: NEVER, block });
+        self.measure();
+    }
+
     /// Takes the oldest out.
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Item> {
         while self.head < self.tail {
             if let Some(gap) = &mut self.gap
@@ -184,6 +202,7 @@ impl Queue {
         self.head..self.tail
     }
 
+    #[inline]
     pub(super) fn get(&self, number: u64) -> Option<&Held> {
         if !self.range().contains(&number) {
             return None;
@@ -244,20 +263,32 @@ impl Queue {
         if self.blocks.capacity() > 4 * needed + 8 {
             self.blocks.shrink_to(2 * needed);
         }
+        self.measure();
     }
 
+    #[inline]
     fn free_front(&mut self) {
+        if self.head >= self.first + BLOCK {
+            self.free_blocks();
+        }
+    }
+
+    #[cold]
+    fn free_blocks(&mut self) {
         while self.head >= self.first + BLOCK && !self.blocks.is_empty() {
             self.spare = self.blocks.pop_front().map(|blocked| blocked.block);
             self.first += BLOCK;
         }
+        self.measure();
     }
 
+    #[inline]
     fn at(&self, number: u64) -> (usize, usize) {
         let at = number - self.first;
         ((at / BLOCK) as usize, (at % BLOCK) as usize)
     }
 
+    #[inline]
     fn empty(&mut self, number: u64) -> Option<Item> {
         let (block, at) = self.at(number);
         let block = &mut self.blocks[block].block;
@@ -267,6 +298,7 @@ impl Queue {
         Some(Item { held, trial })
     }
 
+    #[inline]
     fn write(&mut self, number: u64, Item { held, trial }: Item) {
         let ((block, at), end) = (self.at(number), self.seconds.end(&held));
         let which = u32::from(self.side == Side::Main) << 31;
@@ -281,6 +313,9 @@ impl Queue {
     #[cfg(any(test, fuzzing))]
     pub(super) fn validate(&self) {
         assert!(self.first <= self.head && self.head <= self.tail);
+        let blocks = self.blocks.len() + usize::from(self.spare.is_some());
+        let footprint = blocks * size_of::<Block>() + self.blocks.capacity() * size_of::<Blocked>();
+        assert_eq!(self.footprint, footprint as u64, "the bytes of the places are known");
         let mut len = 0;
         for number in self.range() {
             let (block, at) = self.at(number);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
+use super::few::Few;
 use super::ghost::{Ghosts, Side};
 use super::pin::Pin;
 use super::policy::{Policy, WALK};
@@ -32,17 +33,20 @@ pub(super) struct Common {
 }
 
 impl Common {
+    #[inline]
     pub(super) fn hash(&self, entry: &Entry) -> u64 {
         self.hasher.hash(entry.namespace_id(), entry.key())
     }
 }
 
 /// What an entry costs the budget: its allocation, and its part of the tables.
+#[inline]
 pub(super) fn cost(entry: &Entry) -> u64 {
     allocated(entry) + PER_ENTRY
 }
 
 /// Its allocation as the allocator rounds it (glibc's rule; large ones are whole pages): what is left of its cost once it left the tables.
+#[inline]
 fn allocated(entry: &Entry) -> u64 {
     let bytes = entry.footprint() as u64;
     if bytes < 128 << 10 { (bytes + 8).next_multiple_of(16).max(32) } else { (bytes + 16).next_multiple_of(4096) }
@@ -81,14 +85,17 @@ impl State {
         }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.small.len() + self.main.len()
     }
 
+    #[inline]
     fn bytes(&self) -> u64 {
         self.small.bytes + self.main.bytes
     }
 
+    #[inline]
     pub(super) fn queue(&mut self, side: Side) -> &mut Queue {
         match side {
             Side::Small => &mut self.small,
@@ -97,8 +104,11 @@ impl State {
     }
 
     /// What is to be dropped once the lock is released.
-    pub(super) fn leftovers(&mut self) -> Vec<Entry> {
-        std::mem::take(&mut self.released)
+    #[inline]
+    pub(super) fn leftovers(&mut self, freed: &mut Few<Entry>) {
+        if !self.released.is_empty() {
+            self.released.drain(..).for_each(|entry| freed.push(entry));
+        }
     }
 }
 
@@ -116,6 +126,7 @@ impl Shard<'_> {
     }
 
     /// Tables beyond what their entries are charged with: small shards, and those that held more entries once.
+    #[inline]
     fn surplus(&self) -> u64 {
         let state = &self.state;
         let tables = self.edit.bytes() + state.ghosts.bytes() + state.small.footprint() + state.main.footprint();
@@ -123,6 +134,7 @@ impl Shard<'_> {
     }
 
     /// What entries may cost now. What readers hold counts up to half of the budget, so that a hoarder does not empty the tier.
+    #[inline]
     fn cap(&self) -> u64 {
         let lingering = self.state.lingering_bytes.min(self.state.capacity / 2);
         self.state.capacity.saturating_sub(FIXED + self.surplus() + lingering)
@@ -134,6 +146,7 @@ impl Shard<'_> {
     }
 
     /// Holds an entry, unless it is too big; what has to leave is added to `evicted`.
+    #[inline]
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry, evicted: &mut Evicted) -> bool {
         self.edit.expect(key.hash);
         self.state.ghosts.expect(key.hash);
@@ -157,6 +170,7 @@ impl Shard<'_> {
         true
     }
 
+    #[inline]
     fn insert(&mut self, hash: u64, entry: Entry, weight: u64, cap: u64, evicted: &mut Evicted) {
         let cap = self.make_room(weight, cap, None, evicted);
         let ghost = self.state.ghosts.take(hash);
@@ -223,6 +237,7 @@ impl Shard<'_> {
         self.edit.remove(hash, held);
     }
 
+    #[inline]
     fn note_retired(&mut self, held: &Held) {
         if held.is_shared() {
             self.state.lingering.push_back(Entry::clone(held));
@@ -231,7 +246,15 @@ impl Shard<'_> {
     }
 
     /// Lets go of entries that no reader holds any more; looks at two.
+    #[inline]
     fn release(&mut self) {
+        if !self.state.lingering.is_empty() {
+            self.release_two();
+        }
+    }
+
+    #[cold]
+    fn release_two(&mut self) {
         for _ in 0..2 {
             let Some(entry) = self.state.lingering.pop_front() else { return };
             if entry.is_shared() {
@@ -251,6 +274,7 @@ impl Shard<'_> {
     }
 
     /// Evicts until there is room for `weight`, but not the entry of `keep`. `cap` is what entries may cost now; what they may cost then.
+    #[inline]
     fn make_room(&mut self, weight: u64, mut cap: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> u64 {
         while self.state.bytes() + weight > cap && self.evict(cap, keep, evicted) {
             cap = self.cap();
@@ -309,6 +333,7 @@ impl Shard<'_> {
     }
 
     /// Takes the victim out of its queue, moving on those that have earned it; and what it costs.
+    #[inline]
     fn choose(&mut self, cap: u64, keep: Option<&Key<'_>>) -> Option<(Side, Item, u64)> {
         let share = self.state.policy.share(cap);
         let (resident, count) = (self.state.bytes(), self.state.len() as u64);
@@ -354,6 +379,7 @@ impl Shard<'_> {
         Some((Side::Small, item, weight))
     }
 
+    #[inline]
     fn push_main(&mut self, item: Item, weight: u64) {
         self.state.main.bytes += weight;
         self.state.main.push(item);

@@ -30,8 +30,8 @@ use std::ops::Deref;
 use std::ptr::{NonNull, null_mut};
 
 use crossbeam_utils::CachePadded;
-use smallvec::SmallVec;
 
+use super::few::Few;
 use super::pin::{Pin, pin};
 use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
 use super::yard::Yard;
@@ -98,10 +98,12 @@ impl Held {
     }
 
     /// Somebody is going to look at this entry.
+    #[inline]
     pub(super) fn expect(&self) {
         prefetch(self.raw().as_ptr(), 0);
     }
 
+    #[inline]
     fn raw(&self) -> NonNull<u8> {
         // SAFETY: the bits are copied, and the copy is turned back into the bare address at once; no reference is dropped.
         unsafe { std::ptr::read(&*self.0) }.into_raw()
@@ -187,12 +189,14 @@ impl Words {
     }
 
     /// Where the word of this very entry is.
+    #[inline]
     fn position(&self, hash: u64, entry: NonNull<u8>) -> Option<usize> {
         let (home, slots, _) = self.walk(hash);
         slots.iter().position(|slot| slot.load(Ordering::Relaxed).addr() & ADDRESS == entry.addr().get()).map(|at| home + at)
     }
 
     /// Puts a word into the first free place; false if there is none near enough.
+    #[inline]
     fn place(&self, hash: u64, entry: NonNull<u8>) -> bool {
         let (_, slots, mut bits) = self.walk(hash);
         for slot in slots {
@@ -277,6 +281,7 @@ impl<S> Table<S> {
     }
 
     /// Becomes the one writer.
+    #[inline]
     pub(super) fn lock(&self) -> Locked<'_, S> {
         Locked { guarded: self.side.guarded.lock(), table: self }
     }
@@ -304,6 +309,7 @@ pub(super) struct Locked<'t, S> {
 
 impl<S> Locked<'_, S> {
     /// The right to edit the words, and the state behind the lock; both end with it.
+    #[inline]
     pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
         let Guarded { state, yard } = &mut *self.guarded;
         (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard }, state)
@@ -311,7 +317,7 @@ impl<S> Locked<'_, S> {
 }
 
 /// Entries to be dropped when the lock is released.
-pub(super) type Freed = SmallVec<[Entry; 4]>;
+pub(super) type Freed = Few<Entry>;
 
 /// The right to edit the words of one table: made only from its lock.
 pub(super) struct Edit<'e> {
@@ -321,12 +327,14 @@ pub(super) struct Edit<'e> {
 }
 
 impl Edit<'_> {
+    #[inline]
     fn words(&self, hash: u64) -> &Words {
         // SAFETY: never null; only this writer could replace the array, which takes `&mut self`.
         unsafe { self.pages[page(hash)].load(Ordering::Relaxed, unprotected()).deref() }
     }
 
     /// A key of this hash is going to be asked for.
+    #[inline]
     pub(super) fn expect(&self, hash: u64) {
         expect(&self.words(hash).walk(hash).1[0]);
     }
@@ -337,11 +345,13 @@ impl Edit<'_> {
     }
 
     /// The entry of this key, while nothing is edited.
+    #[inline]
     pub(super) fn find_here<'s>(&'s self, key: &Key<'_>) -> Option<Seen<'s>> {
         self.words(key.hash).find(key, self)
     }
 
     /// Bytes of the arrays.
+    #[inline]
     pub(super) fn bytes(&self) -> u64 {
         (self.counts.words.load(Ordering::Relaxed) * size_of::<AtomicPtr<u8>>()) as u64
     }
@@ -362,6 +372,7 @@ impl Edit<'_> {
     }
 
     /// Takes in an entry whose key is not here. `hash_of` is asked for the hashes of the entries of an array that grows.
+    #[inline]
     pub(super) fn insert(&mut self, hash: u64, entry: Entry, hash_of: impl Fn(&Entry) -> u64) -> Held {
         let held = Held(ManuallyDrop::new(entry));
         // An address beyond 48 bits would be cut; no supported system hands one out unasked.
@@ -379,6 +390,7 @@ impl Edit<'_> {
     }
 
     /// Makes the array of this hash smaller when it is mostly empty.
+    #[inline]
     pub(super) fn shrink(&mut self, hash: u64, hash_of: impl Fn(&Entry) -> u64) {
         let (len, homes) = (self.len(hash), self.words(hash).homes);
         if homes > FEWEST && len * 8 < homes {
@@ -400,6 +412,7 @@ impl Edit<'_> {
     }
 
     /// Takes an entry out. Its bytes stay readable for whoever is pinned now.
+    #[inline]
     pub(super) fn remove(&mut self, hash: u64, held: Held) {
         let words = self.words(hash);
         // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
@@ -411,6 +424,7 @@ impl Edit<'_> {
     }
 
     /// Leaves the table's reference to the yard.
+    #[inline]
     fn lay(&mut self, held: Held) {
         let bytes = held.footprint();
         self.yard.lay(held, bytes);
@@ -418,6 +432,7 @@ impl Edit<'_> {
 
     /// A few entries that were taken out and that nobody can see any more, to be dropped when the lock is released; and whether to
     /// [`flush`](Pin::flush) then.
+    #[inline]
     pub(super) fn leftovers(&mut self, freed: &mut Freed) -> bool {
         self.yard.free(|held| freed.push(ManuallyDrop::into_inner(held.0)));
         self.yard.wants_flush()
@@ -429,6 +444,7 @@ impl Edit<'_> {
     }
 
     /// Clears a word, and moves closer to their homes those behind it that would not be found any more.
+    #[inline]
     fn close_gap(&self, words: &Words, mut gap: usize) {
         for at in gap + 1..words.slots.len() {
             let word = words.slots[at].load(Ordering::Relaxed);
@@ -448,6 +464,7 @@ impl Edit<'_> {
     }
 
     /// Publishes an array for this hash, of at least so many homes, with the same words.
+    #[cold]
     fn rebuild(&mut self, hash: u64, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
         let old = self.words(hash);
         let new = 'larger: loop {

@@ -393,7 +393,7 @@ proptest! {
                     model.retain(|text, (_, until)| *until > now || memory.peek(&bench.key(text)).is_some());
                 }
                 Step::Resize(capacity) => {
-                    for entry in memory.resize(u64::from(capacity)) {
+                    for entry in memory.resize(u64::from(capacity)).iter() {
                         prop_assert!(model.remove(entry.entry.as_ref().expect("returned").key()).is_some());
                     }
                     model.retain(|text, (_, until)| *until > now || memory.peek(&bench.key(text)).is_some());

@@ -37,6 +37,7 @@ impl<T> Yard<T> {
     }
 
     /// Takes in what nobody can find any more, and what of it is in memory.
+    #[inline]
     pub(super) fn lay(&mut self, item: T, bytes: usize) {
         self.open += 1;
         self.open_bytes += bytes;
@@ -47,6 +48,7 @@ impl<T> Yard<T> {
     }
 
     /// Closes the open batch, unless it is empty.
+    #[cold]
     pub(super) fn close(&mut self) {
         if self.open == 0 {
             return;
@@ -66,11 +68,13 @@ impl<T> Yard<T> {
     }
 
     /// Was something left to the epoch since this was asked last?
+    #[inline]
     pub(super) fn wants_flush(&mut self) -> bool {
         std::mem::take(&mut self.wants_flush)
     }
 
     /// Hands out a few that nobody can see any more: more than one put lays in, and more than that where there is a backlog.
+    #[inline]
     pub(super) fn free(&mut self, mut take: impl FnMut(T)) {
         let Some(mut left) = self.closed.front().copied() else { return };
         let passed = self.passed.load(Ordering::Acquire);
