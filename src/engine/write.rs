@@ -102,11 +102,16 @@ impl Engine {
     }
 
     /// Puts an entry into memory and the queues below; what memory gives up for it is added to `evicted`. The caller holds the key's gate.
+    #[inline]
     pub(crate) fn place(&self, key: &Key<'_>, entry: Entry, sharing: Sharing, evicted: &mut Evicted) -> Option<Shared> {
         if self.is_memory_only() {
             self.memory.put_out(key, entry, evicted);
             return None;
         }
+        self.place_in_tiers(key, entry, sharing, evicted)
+    }
+
+    fn place_in_tiers(&self, key: &Key<'_>, entry: Entry, sharing: Sharing, evicted: &mut Evicted) -> Option<Shared> {
         let placement = self.placement.of(entry.meta().policy);
         let admitted = self.memory.put_out(key, entry.clone(), evicted);
         if let Some(disk) = &self.disk {

@@ -26,6 +26,7 @@ mod shard;
 mod sync;
 #[allow(unsafe_code)] // one of the two files that may; see its head
 mod table;
+mod words;
 mod yard;
 
 #[cfg(test)]

@@ -169,6 +169,8 @@ mod sync {
 mod pin;
 #[path = "table.rs"]
 mod table;
+#[path = "words.rs"]
+mod words;
 #[path = "yard.rs"]
 mod yard;
 
@@ -211,7 +213,8 @@ impl Bench {
         let kept = new.clone();
         let mut locked = self.table.lock();
         let (mut edit, held) = locked.parts();
-        held.push(edit.insert(0, new, |_| 0));
+        let gap = edit.search(&key(text)).err().expect("it is not there");
+        held.push(edit.insert(0, new, &gap, |_| 0));
         kept
     }
 

@@ -202,6 +202,12 @@ impl Queue {
         self.head..self.tail
     }
 
+    /// The oldest, unless it was taken out.
+    #[inline]
+    pub(super) fn oldest(&self) -> Option<&Held> {
+        self.get(self.head)
+    }
+
     #[inline]
     pub(super) fn get(&self, number: u64) -> Option<&Held> {
         if !self.range().contains(&number) {

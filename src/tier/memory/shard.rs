@@ -8,7 +8,7 @@ use super::ghost::{Ghosts, Side};
 use super::pin::Pin;
 use super::policy::{Policy, WALK};
 use super::queue::{Item, Queue, Seconds};
-use super::table::{Edit, Held, Seen};
+use super::table::{Edit, Gap, Held, Seen};
 use super::{Evicted, Gone};
 use crate::clock::Clock;
 use crate::entry::Entry;
@@ -63,6 +63,8 @@ pub(super) struct State {
     /// Entries that left while a reader held them, and what they cost.
     lingering: VecDeque<Entry>,
     lingering_bytes: u64,
+    /// Who is evicted next, most likely. Whatever leaves otherwise makes this `None`, so the address is that of a resident entry.
+    foreseen: Option<Foreseen>,
     /// Lingering entries that were let go, to be dropped outside the lock.
     released: Vec<Entry>,
     pub(super) evictions: u64,
@@ -79,6 +81,7 @@ impl State {
             ghosts: Ghosts::default(),
             lingering: VecDeque::new(),
             lingering_bytes: 0,
+            foreseen: None,
             released: Vec::new(),
             evictions: 0,
             expirations: 0,
@@ -110,6 +113,12 @@ impl State {
             self.released.drain(..).for_each(|entry| freed.push(entry));
         }
     }
+}
+
+/// An entry whose words in table and ghosts are on their way into the cache.
+struct Foreseen {
+    address: usize,
+    hash: u64,
 }
 
 /// A locked shard.
@@ -152,17 +161,18 @@ impl Shard<'_> {
         self.state.ghosts.expect(key.hash);
         self.release();
         let (weight, cap) = (cost(&entry), self.cap());
-        let old = self.edit.find_here(key).and_then(|old| self.locate(&old));
+        let old = self.edit.search(key).map(|old| self.locate(&old));
         if weight > cap / LARGEST {
-            if let Some((side, number)) = old {
+            if let Ok(Some((side, number))) = old {
                 self.take_at(side, number, key.hash);
             }
             return false;
         }
-        if let Some((side, number)) = old {
-            self.overwrite(side, number, key.hash, entry);
-        } else {
-            self.insert(key.hash, entry, weight, cap, evicted);
+        match old {
+            Ok(Some((side, number))) => self.overwrite(side, number, key.hash, entry),
+            // An entry of the table that no queue has there is none.
+            Ok(None) => return false,
+            Err(gap) => self.insert(key.hash, entry, &gap, weight, cap, evicted),
         }
         // What grew: the entry, or a table.
         let cap = self.cap();
@@ -171,13 +181,13 @@ impl Shard<'_> {
     }
 
     #[inline]
-    fn insert(&mut self, hash: u64, entry: Entry, weight: u64, cap: u64, evicted: &mut Evicted) {
+    fn insert(&mut self, hash: u64, entry: Entry, gap: &Gap, weight: u64, cap: u64, evicted: &mut Evicted) {
         let cap = self.make_room(weight, cap, None, evicted);
         let ghost = self.state.ghosts.take(hash);
         let main_bytes = self.state.main.bytes;
         let (side, trial) = self.state.policy.place(ghost, weight, cap, main_bytes);
         entry.hits().store(0, Ordering::Relaxed);
-        let held = self.edit.insert(hash, entry, |entry| self.common.hash(entry));
+        let held = self.edit.insert(hash, entry, gap, |entry| self.common.hash(entry));
         let queue = self.state.queue(side);
         queue.bytes += weight;
         queue.push(Item { held, trial });
@@ -186,6 +196,7 @@ impl Shard<'_> {
     /// Puts an entry into the place of an older one of the same key; it keeps its hits.
     fn overwrite(&mut self, side: Side, number: u64, hash: u64, entry: Entry) {
         let Some(Item { held, trial, .. }) = self.state.queue(side).take_at(number) else { return };
+        self.state.foreseen = None;
         entry.hits().store(held.hits().load(Ordering::Relaxed), Ordering::Relaxed);
         let (before, after) = (cost(&held), cost(&entry));
         self.note_retired(&held);
@@ -223,6 +234,8 @@ impl Shard<'_> {
     fn take_quietly(&mut self, side: Side, number: u64, hash: u64) -> bool {
         let queue = self.state.queue(side);
         let Some(Item { held, .. }) = queue.take_at(number) else { return false };
+        self.state.foreseen = None;
+        let queue = self.state.queue(side);
         queue.bytes -= cost(&held);
         self.retire(held, hash);
         if self.state.len() == 0 {
@@ -303,10 +316,11 @@ impl Shard<'_> {
     /// Evicts one entry, where entries may cost `cap`. False if there is none.
     fn evict(&mut self, cap: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> bool {
         let Some((from, item, weight)) = self.choose(cap, keep) else { return false };
-        let hash = self.common.hash(&item.held);
-        // Both are far away, and come while the rest is done.
-        self.state.ghosts.expect(hash);
-        self.edit.expect(hash);
+        let hash = match self.state.foreseen.take() {
+            Some(Foreseen { address, hash }) if address == item.held.address() => hash,
+            _ => self.common.hash(&item.held),
+        };
+        self.foresee(from);
         if item.held.stale_until() <= self.common.clock.coarse() {
             // Its life was over: no ghost, no vote, nothing to demote.
             self.state.expirations += 1;
@@ -330,6 +344,17 @@ impl Shard<'_> {
         let position = self.state.policy.evicted(from, weight);
         self.state.ghosts.put(hash, from, position);
         true
+    }
+
+    /// The words of the next victim are far away: they come while other things are done.
+    #[inline]
+    fn foresee(&mut self, side: Side) {
+        if let Some(next) = self.state.queue(side).oldest() {
+            let (address, hash) = (next.address(), self.common.hash(next));
+            self.state.ghosts.expect(hash);
+            self.edit.expect(hash);
+            self.state.foreseen = Some(Foreseen { address, hash });
+        }
     }
 
     /// Takes the victim out of its queue, moving on those that have earned it; and what it costs.
@@ -439,7 +464,7 @@ impl Shard<'_> {
             for held in queue.range().filter_map(|number| queue.get(number)) {
                 bytes += cost(held);
                 let key = Key { id: held.namespace_id(), text: held.key(), hash: self.common.hash(held) };
-                let found = self.edit.find_here(&key).expect("every queued entry is in the table");
+                let found = self.edit.search(&key).ok().expect("every queued entry is in the table");
                 assert!(held.is(&found), "the table has the queued entry of a key");
                 assert!(held.hits().load(Ordering::Relaxed) <= super::policy::TOP);
             }

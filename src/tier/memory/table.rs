@@ -1,20 +1,6 @@
 //! The table of one shard: found without a lock, edited under one. All `unsafe` of the tier is in this file.
 //!
-//! Open addressing with linear probing over words of eight bytes. A word is null, or an entry's address with sixteen bits
-//! that an address does not use:
-//!
-//! ```text
-//! | distance from home + 1 (8) | bits of the hash (8) | address of the entry (48) |
-//! ```
-//!
-//! A reader pins the epoch, walks the words from the home of the key on and compares the sixteen bits with what they would have
-//! to be *at this very place*, so that a wrong entry is looked at about once in three hundred finds; then it compares the whole key.
-//!
-//! **Removal leaves no tombstone.** The words behind the gap that may move closer to their home do; the word says how far from home it
-//! is, so no entry is touched for it. (Tombstones were rejected: under steady eviction they force a rebuild
-//! of the whole table, one cache miss an entry, every few thousand inserts.) A reader may walk past the new place of a
-//! word before it is written and reach the old place after it was cleared. Such a false miss is found out by `moves`: it is raised after the
-//! new place is written and before the old one is cleared, so a walk without a hit between two equal readings of it has missed nothing.
+//! An entry is found by its [`words`](super::words): a reader pins the epoch, walks them, and compares the whole key of what it finds.
 //!
 //! **Growth** publishes a new array; readers of the old one finish there. The old one is not changed any more, and is freed by the epoch.
 //! A table is sixteen arrays, chosen by four bits of the hash, which grow each for itself: by a quarter, so that little stands empty,
@@ -27,25 +13,18 @@
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::ptr::{NonNull, null_mut};
+use std::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
 
 use super::few::Few;
 use super::pin::{Pin, pin};
-use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
+use super::sync::{Atomic, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
+use super::words::{Words, bare, fits};
 use super::yard::Yard;
 use crate::entry::Entry;
 use crate::key::Key;
 
-const _: () = assert!(usize::BITS == 64, "a word has room for an address and sixteen bits more only on 64-bit machines");
-
-const ADDRESS_BITS: u32 = 48;
-const ADDRESS: usize = (1 << ADDRESS_BITS) - 1;
-/// One step further from home, in the upper sixteen bits of a word.
-const STEP: usize = 1 << 8;
-/// The farthest a word may be from its home. A table in which one would have to be farther grows.
-const FARTHEST: usize = 254;
 /// Which array of its table a hash belongs to; by bits that neither home nor tag use.
 #[inline]
 fn page(hash: u64) -> usize {
@@ -97,10 +76,17 @@ impl Held {
         std::ptr::eq(self.hits(), other.hits())
     }
 
-    /// Somebody is going to look at this entry.
+    /// Somebody is going to look at this entry's head and key.
     #[inline]
     pub(super) fn expect(&self) {
         prefetch(self.raw().as_ptr(), 0);
+        prefetch(self.raw().as_ptr(), 48);
+    }
+
+    /// Stands for this entry as long as it is in the table.
+    #[inline]
+    pub(super) fn address(&self) -> usize {
+        self.raw().addr().get()
     }
 
     #[inline]
@@ -137,79 +123,6 @@ pub(super) struct Counts {
     words: AtomicUsize,
 }
 
-struct Words {
-    /// `homes + farthest` words, so that no walk wraps around.
-    slots: Box<[AtomicPtr<u8>]>,
-    homes: usize,
-    /// At most [`FARTHEST`].
-    farthest: usize,
-    /// How often a word of it was moved. Here, a reader has it in the cache anyway, and writers elsewhere in the shard do not take it away.
-    moves: AtomicU64,
-}
-
-impl Words {
-    fn with_homes(homes: usize) -> Self {
-        let farthest = FARTHEST.min(homes);
-        let slots = (0..homes + farthest + 1).map(|_| AtomicPtr::new(null_mut())).collect();
-        Self { slots, homes, farthest, moves: AtomicU64::new(0) }
-    }
-
-    #[inline]
-    fn home(&self, hash: u64) -> usize {
-        (((hash & 0xFFFF_FFFF) * self.homes as u64) >> 32) as usize
-    }
-
-    /// The words at which an entry of this hash may be, and the sixteen bits it has at the first of them.
-    #[inline]
-    fn walk(&self, hash: u64) -> (usize, &[AtomicPtr<u8>], usize) {
-        let home = self.home(hash);
-        (home, &self.slots[home..=home + self.farthest], (hash >> 32) as usize & 0xFF | STEP)
-    }
-
-    #[inline]
-    fn find<'p, P>(&self, key: &Key<'_>, _while: &'p P) -> Option<Seen<'p>> {
-        let (_, slots, mut bits) = self.walk(key.hash);
-        for slot in slots {
-            let word = slot.load(Ordering::Acquire);
-            if word.addr() >> ADDRESS_BITS == bits {
-                // SAFETY: the upper bits are never zero here, so this is a word of a `Held`. Whoever takes it out leaves the reference
-                // to the yard, and `_while`, a pin or the only right to edit, was there before this load and holds that back.
-                let entry = ManuallyDrop::new(unsafe { entry_of(word) });
-                prefetch(word, 64);
-                prefetch(word, 128);
-                if entry.is_of(key) {
-                    return Some(Seen { entry, pinned: PhantomData });
-                }
-            } else if word.is_null() {
-                return None;
-            }
-            bits += STEP;
-        }
-        None
-    }
-
-    /// Where the word of this very entry is.
-    #[inline]
-    fn position(&self, hash: u64, entry: NonNull<u8>) -> Option<usize> {
-        let (home, slots, _) = self.walk(hash);
-        slots.iter().position(|slot| slot.load(Ordering::Relaxed).addr() & ADDRESS == entry.addr().get()).map(|at| home + at)
-    }
-
-    /// Puts a word into the first free place; false if there is none near enough.
-    #[inline]
-    fn place(&self, hash: u64, entry: NonNull<u8>) -> bool {
-        let (_, slots, mut bits) = self.walk(hash);
-        for slot in slots {
-            if slot.load(Ordering::Relaxed).is_null() {
-                slot.store(entry.as_ptr().map_addr(|address| address | bits << ADDRESS_BITS), Ordering::Release);
-                return true;
-            }
-            bits += STEP;
-        }
-        false
-    }
-}
-
 /// Fetches what lies at `place` into the cache, if the processor likes.
 #[inline]
 pub(super) fn expect<T>(place: &T) {
@@ -219,7 +132,7 @@ pub(super) fn expect<T>(place: &T) {
 /// Fetches the bytes so far behind the entry of a word into the cache, if the processor likes, while others are still on their way.
 #[inline]
 fn prefetch(word: *mut u8, behind: usize) {
-    let address = word.map_addr(|address| (address & ADDRESS) + behind);
+    let address = bare(word).map_addr(|address| address + behind);
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it reads nothing, faults at no address, and every x86-64 processor has it.
     unsafe {
@@ -236,15 +149,28 @@ fn prefetch(word: *mut u8, behind: usize) {
 /// `word` is of a `Held` whose reference is not given up while the result lives, and the result is not dropped.
 #[inline]
 unsafe fn entry_of(word: *mut u8) -> Entry {
-    let address = word.map_addr(|address| address & ADDRESS);
     // SAFETY: a word's address is that of an entry, which is not null; the rest is promised by the caller.
-    unsafe { Entry::from_raw(NonNull::new_unchecked(address)) }
+    unsafe { Entry::from_raw(NonNull::new_unchecked(bare(word))) }
+}
+
+/// The entry of this key among these words, or the number of the word where it would stand. Nothing of it is given up while `_while` lives: a pin, or the
+/// only right to edit.
+#[inline]
+fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>, usize> {
+    words.search(key.hash, |word| {
+        // SAFETY: a word that is not null is of a `Held`. Whoever takes it out leaves the reference to the yard, and `_while` was there before
+        // the word was read and holds that back.
+        let entry = ManuallyDrop::new(unsafe { entry_of(word) });
+        prefetch(word, 64);
+        prefetch(word, 128);
+        entry.is_of(key).then_some(Seen { entry, pinned: PhantomData })
+    })
 }
 
 impl<S> Table<S> {
     pub(super) fn new(state: S) -> Self {
         let pages: [_; PAGES] = std::array::from_fn(|_| Words::with_homes(FEWEST));
-        let words = pages.iter().map(|page| page.slots.len()).sum();
+        let words = pages.iter().map(|page| page.len()).sum();
         let (lens, words) = (std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
         let side = Side {
             counts: Counts { lens, words },
@@ -260,9 +186,9 @@ impl<S> Table<S> {
         // Until a walk has missed nothing that moved meanwhile. Repeats only if a writer got on.
         loop {
             let words = self.words(key.hash, pinned);
-            let moves = words.moves.load(Ordering::Acquire);
-            let found = words.find(key, pinned);
-            if found.is_some() || words.moves.load(Ordering::Acquire) == moves {
+            let moves = words.moves();
+            let found = search(words, key, pinned).ok();
+            if found.is_some() || words.moves() == moves {
                 return found;
             }
         }
@@ -277,7 +203,7 @@ impl<S> Table<S> {
     /// How often a word of the array of this hash was moved.
     #[cfg(test)]
     pub(super) fn moves(&self, hash: u64) -> u64 {
-        self.words(hash, &pin()).moves.load(Ordering::Relaxed)
+        self.words(hash, &pin()).moves()
     }
 
     /// Becomes the one writer.
@@ -319,6 +245,13 @@ impl<S> Locked<'_, S> {
 /// Entries to be dropped when the lock is released.
 pub(super) type Freed = Few<Entry>;
 
+/// Where the entry of a key that is not here would be put, as long as nothing is put into its array and nothing taken out.
+pub(super) struct Gap {
+    slot: usize,
+    /// Words in use when it was found.
+    len: usize,
+}
+
 /// The right to edit the words of one table: made only from its lock.
 pub(super) struct Edit<'e> {
     pages: &'e [Atomic<Words>; PAGES],
@@ -336,24 +269,24 @@ impl Edit<'_> {
     /// A key of this hash is going to be asked for.
     #[inline]
     pub(super) fn expect(&self, hash: u64) {
-        expect(&self.words(hash).walk(hash).1[0]);
+        expect(self.words(hash).first(hash));
     }
 
     /// The entry of this key, for somebody who may look at it after the lock is released.
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        self.words(key.hash).find(key, pinned)
+        search(self.words(key.hash), key, pinned).ok()
     }
 
-    /// The entry of this key, while nothing is edited.
+    /// The entry of this key, while nothing is edited; or the place where it would be put.
     #[inline]
-    pub(super) fn find_here<'s>(&'s self, key: &Key<'_>) -> Option<Seen<'s>> {
-        self.words(key.hash).find(key, self)
+    pub(super) fn search<'s>(&'s self, key: &Key<'_>) -> Result<Seen<'s>, Gap> {
+        search(self.words(key.hash), key, self).map_err(|slot| Gap { slot, len: self.len(key.hash) })
     }
 
     /// Bytes of the arrays.
     #[inline]
     pub(super) fn bytes(&self) -> u64 {
-        (self.counts.words.load(Ordering::Relaxed) * size_of::<AtomicPtr<u8>>()) as u64
+        (self.counts.words.load(Ordering::Relaxed) * size_of::<*mut u8>()) as u64
     }
 
     /// Words in use of the array of this hash.
@@ -371,28 +304,39 @@ impl Edit<'_> {
         self.counts.lens.iter().map(|len| len.load(Ordering::Relaxed)).sum()
     }
 
-    /// Takes in an entry whose key is not here. `hash_of` is asked for the hashes of the entries of an array that grows.
+    /// Takes in an entry whose key is not here; `gap` is what the [search](Self::search) for it has found, and since when other keys may have been
+    /// taken out. `hash_of` is asked for the hashes of the entries of an array that grows.
     #[inline]
-    pub(super) fn insert(&mut self, hash: u64, entry: Entry, hash_of: impl Fn(&Entry) -> u64) -> Held {
+    pub(super) fn insert(&mut self, hash: u64, entry: Entry, gap: &Gap, hash_of: impl Fn(&Entry) -> u64) -> Held {
         let held = Held(ManuallyDrop::new(entry));
-        // An address beyond 48 bits would be cut; no supported system hands one out unasked.
-        assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
-        let (len, homes) = (self.len(hash) + 1, self.words(hash).homes);
-        self.set_len(hash, len);
-        if len * 4 > homes * 3 {
-            self.rebuild(hash, grown(homes), &hash_of);
-        }
-        while !self.words(hash).place(hash, held.raw()) {
-            let homes = self.words(hash).homes;
-            self.rebuild(hash, grown(homes), &hash_of);
+        assert!(fits(held.raw()), "an address has more than 48 bits");
+        let words = self.words(hash);
+        let len = self.len(hash);
+        self.set_len(hash, len + 1);
+        // What was taken out may have left a gap before this one, and would have changed the number.
+        let is_there = gap.len == len && (len + 1) * 4 <= words.homes() * 3;
+        if !(is_there && words.fill(gap.slot, hash, held.raw())) {
+            self.place_anew(hash, &held, &hash_of);
         }
         held
+    }
+
+    #[cold]
+    fn place_anew(&mut self, hash: u64, held: &Held, hash_of: &impl Fn(&Entry) -> u64) {
+        let homes = self.words(hash).homes();
+        if self.len(hash) * 4 > homes * 3 {
+            self.rebuild(hash, grown(homes), hash_of);
+        }
+        while !self.words(hash).place(hash, held.raw()) {
+            let homes = self.words(hash).homes();
+            self.rebuild(hash, grown(homes), hash_of);
+        }
     }
 
     /// Makes the array of this hash smaller when it is mostly empty.
     #[inline]
     pub(super) fn shrink(&mut self, hash: u64, hash_of: impl Fn(&Entry) -> u64) {
-        let (len, homes) = (self.len(hash), self.words(hash).homes);
+        let (len, homes) = (self.len(hash), self.words(hash).homes());
         if homes > FEWEST && len * 8 < homes {
             self.rebuild(hash, (len * 2).max(FEWEST), &hash_of);
         }
@@ -401,11 +345,10 @@ impl Edit<'_> {
     /// Puts `new` into the place of `old`, which has the same key.
     pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry) -> Held {
         let held = Held(ManuallyDrop::new(new));
-        assert!(held.raw().addr().get() & !ADDRESS == 0, "an address has more than 48 bits");
+        assert!(fits(held.raw()), "an address has more than 48 bits");
         let words = self.words(hash);
         if let Some(at) = words.position(hash, old.raw()) {
-            let bits = words.slots[at].load(Ordering::Relaxed).addr() & !ADDRESS;
-            words.slots[at].store(held.raw().as_ptr().map_addr(|address| address | bits), Ordering::Release);
+            words.replace(at, held.raw());
             self.lay(old);
         }
         held
@@ -417,7 +360,7 @@ impl Edit<'_> {
         let words = self.words(hash);
         // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
         if let Some(at) = words.position(hash, held.raw()) {
-            self.close_gap(words, at);
+            words.clear(at);
             self.set_len(hash, self.len(hash) - 1);
             self.lay(held);
         }
@@ -443,37 +386,13 @@ impl Edit<'_> {
         self.yard.close();
     }
 
-    /// Clears a word, and moves closer to their homes those behind it that would not be found any more.
-    #[inline]
-    fn close_gap(&self, words: &Words, mut gap: usize) {
-        for at in gap + 1..words.slots.len() {
-            let word = words.slots[at].load(Ordering::Relaxed);
-            if word.is_null() {
-                break;
-            }
-            let from_home = (word.addr() >> (ADDRESS_BITS + 8)) - 1;
-            let by = at - gap;
-            if from_home >= by {
-                let moved = word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS));
-                words.slots[gap].store(moved, Ordering::Release);
-                words.moves.store(words.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
-                gap = at;
-            }
-        }
-        words.slots[gap].store(null_mut(), Ordering::Release);
-    }
-
     /// Publishes an array for this hash, of at least so many homes, with the same words.
     #[cold]
     fn rebuild(&mut self, hash: u64, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
         let old = self.words(hash);
         let new = 'larger: loop {
             let new = Words::with_homes(homes);
-            for slot in &old.slots {
-                let word = slot.load(Ordering::Relaxed);
-                if word.is_null() {
-                    continue;
-                }
+            for word in old.used() {
                 // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
                 let entry = ManuallyDrop::new(unsafe { entry_of(word) });
                 let held = Held(entry);
@@ -484,7 +403,7 @@ impl Edit<'_> {
             }
             break new;
         };
-        let words = self.counts.words.load(Ordering::Relaxed) + new.slots.len() - old.slots.len();
+        let words = self.counts.words.load(Ordering::Relaxed) + new.len() - old.len();
         self.counts.words.store(words, Ordering::Relaxed);
         let pinned = pin();
         let before = self.pages[page(hash)].swap(Owned::new(new), Ordering::AcqRel, pinned.guard());

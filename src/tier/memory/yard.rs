@@ -15,11 +15,13 @@ use super::sync::{AtomicU64, BATCH, BATCH_BYTES, Ordering};
 
 /// What waits until nobody who was pinned when it came is pinned still.
 pub(super) struct Yard<T> {
-    /// Oldest first.
+    /// Oldest first: what is ready, the closed batches, the open one.
     waiting: VecDeque<T>,
-    /// Of the waiting, how many are left of each closed batch; those behind them are the open one.
+    /// How many nobody can see any more.
+    ready: usize,
+    /// How many each closed batch has; never none.
     closed: VecDeque<usize>,
-    /// Number of the oldest batch.
+    /// Number of the oldest closed batch.
     oldest: u64,
     /// Of the open batch: items and bytes.
     open: usize,
@@ -33,7 +35,7 @@ pub(super) struct Yard<T> {
 impl<T> Yard<T> {
     pub(super) fn new() -> Self {
         let (waiting, closed, passed) = (VecDeque::new(), VecDeque::new(), Arc::new(AtomicU64::new(0)));
-        Self { waiting, closed, oldest: 0, open: 0, open_bytes: 0, passed, wants_flush: false }
+        Self { waiting, ready: 0, closed, oldest: 0, open: 0, open_bytes: 0, passed, wants_flush: false }
     }
 
     /// Takes in what nobody can find any more, and what of it is in memory.
@@ -76,25 +78,27 @@ impl<T> Yard<T> {
     /// Hands out a few that nobody can see any more: more than one put lays in, and more than that where there is a backlog.
     #[inline]
     pub(super) fn free(&mut self, mut take: impl FnMut(T)) {
-        let Some(mut left) = self.closed.front().copied() else { return };
-        let passed = self.passed.load(Ordering::Acquire);
         for _ in 0..1 + self.closed.len() / 4 {
-            if self.oldest >= passed {
-                break;
+            if self.ready == 0 && !self.open_next() {
+                return;
             }
+            self.ready -= 1;
             if let Some(item) = self.waiting.pop_front() {
                 take(item);
             }
-            left -= 1;
-            if left == 0 {
-                self.closed.pop_front();
-                self.oldest += 1;
-                left = self.closed.front().copied().unwrap_or_default();
-            }
         }
-        if let Some(front) = self.closed.front_mut() {
-            *front = left;
+    }
+
+    /// Makes the oldest closed batch ready, if nobody can see it any more.
+    #[inline(never)]
+    fn open_next(&mut self) -> bool {
+        if self.oldest >= self.passed.load(Ordering::Acquire) {
+            return false;
         }
+        let Some(batch) = self.closed.pop_front() else { return false };
+        self.ready = batch;
+        self.oldest += 1;
+        true
     }
 
     /// All of it, when there is nobody left who could see it.

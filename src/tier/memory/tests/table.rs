@@ -1,7 +1,7 @@
 //! What a stress test reaches too rarely: gaps, moves, and what a pinned reader saw.
 
 use super::super::pin::pin;
-use super::super::table::Table;
+use super::super::table::{Edit, Held, Table};
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
 use crate::namespace::NamespaceId;
@@ -16,6 +16,11 @@ fn entry(key: &Key<'_>) -> Entry {
     Entry::new(key, &meta, b"v")
 }
 
+fn insert(edit: &mut Edit<'_>, key: &Key<'_>) -> Held {
+    let gap = edit.search(key).err().expect("it is not there");
+    edit.insert(key.hash, entry(key), &gap, hash_of)
+}
+
 fn hash_of(entry: &Entry) -> u64 {
     entry.key().parse().unwrap_or(0)
 }
@@ -27,7 +32,7 @@ fn a_word_that_moves_into_a_gap_is_still_found_and_its_move_is_announced() {
     let keys = ["a", "b", "c"].map(|text| key(text, 0));
     let mut locked = table.lock();
     let (mut edit, ()) = locked.parts();
-    let [a, b, c] = keys.each_ref().map(|key| edit.insert(0, entry(key), hash_of));
+    let [a, b, c] = keys.each_ref().map(|key| insert(&mut edit, key));
     let moves = || table.moves(0);
     edit.remove(0, c);
     assert_eq!(moves(), 0, "nothing stood behind the last");
@@ -46,9 +51,9 @@ fn a_gap_is_not_filled_with_a_word_that_is_at_home() {
     let (mut edit, ()) = locked.parts();
     // Homes are the top of the lower 32 bits: 8 of them, so 1 << 29 is the second.
     let (first, next, late) = (key("1", 1), key("536870912", 1 << 29), key("2", 2));
-    let held = edit.insert(first.hash, entry(&first), hash_of);
-    let at_home = edit.insert(next.hash, entry(&next), hash_of);
-    let displaced = edit.insert(late.hash, entry(&late), hash_of);
+    let held = insert(&mut edit, &first);
+    let at_home = insert(&mut edit, &next);
+    let displaced = insert(&mut edit, &late);
     edit.remove(first.hash, held);
     assert!(table.find(&next, &pin).is_some() && table.find(&late, &pin).is_some());
     edit.remove(next.hash, at_home);
@@ -61,7 +66,7 @@ fn what_was_seen_stays_readable_after_it_was_replaced_and_removed() {
     let key = key("7", 7);
     let mut locked = table.lock();
     let (mut edit, ()) = locked.parts();
-    let held = edit.insert(7, entry(&key), hash_of);
+    let held = insert(&mut edit, &key);
     let seen = table.find(&key, &pin).unwrap();
     let held = edit.replace(7, held, entry(&key));
     assert!(!held.is(&seen));

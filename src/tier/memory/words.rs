@@ -1,0 +1,177 @@
+//! The words of one array of a [`table`](super::table): where an entry stands. A word is never followed here, so all of this is safe code.
+//!
+//! Open addressing with linear probing over words of eight bytes. A word is null, or an entry's address with sixteen bits
+//! that an address does not use:
+//!
+//! ```text
+//! | distance from home + 1 (8) | bits of the hash (8) | address of the entry (48) |
+//! ```
+//!
+//! A search walks the words from the home of the key on and compares the sixteen bits with what they would have
+//! to be *at this very place*, so that a wrong entry is looked at about once in three hundred finds.
+//!
+//! **Removal leaves no tombstone.** The words behind the gap that may move closer to their home do; the word says how far from home it
+//! is, so no entry is touched for it. (Tombstones were rejected: under steady eviction they force a rebuild
+//! of the whole table, one cache miss an entry, every few thousand inserts.) A reader may walk past the new place of a
+//! word before it is written and reach the old place after it was cleared. Such a false miss is found out by [`moves`](Words::moves): it is raised
+//! after the new place is written and before the old one is cleared, so a walk without a hit between two equal readings of it has missed nothing.
+
+use std::ptr::{NonNull, null_mut};
+
+use super::sync::{AtomicPtr, AtomicU64, Ordering};
+
+const _: () = assert!(usize::BITS == 64, "a word has room for an address and sixteen bits more only on 64-bit machines");
+
+const ADDRESS_BITS: u32 = 48;
+const ADDRESS: usize = (1 << ADDRESS_BITS) - 1;
+/// One step further from home, in the upper sixteen bits of a word.
+const STEP: usize = 1 << 8;
+/// The farthest a word may be from its home. A table in which one would have to be farther grows.
+const FARTHEST: usize = 254;
+/// In the place of a word's number: there is none.
+const NOWHERE: usize = usize::MAX;
+
+/// The address in a word.
+#[inline]
+pub(super) fn bare(word: *mut u8) -> *mut u8 {
+    word.map_addr(|address| address & ADDRESS)
+}
+
+/// Does the address leave room for sixteen bits? One that did not would be cut; no supported system hands such a one out unasked.
+#[inline]
+pub(super) fn fits(entry: NonNull<u8>) -> bool {
+    entry.addr().get() & !ADDRESS == 0
+}
+
+/// Many readers at a time, and one writer.
+pub(super) struct Words {
+    /// `homes + farthest` words, so that no walk wraps around.
+    slots: Box<[AtomicPtr<u8>]>,
+    homes: usize,
+    /// At most [`FARTHEST`].
+    farthest: usize,
+    /// Here, a reader has it in the cache anyway, and writers elsewhere in the shard do not take it away.
+    moves: AtomicU64,
+}
+
+impl Words {
+    pub(super) fn with_homes(homes: usize) -> Self {
+        let farthest = FARTHEST.min(homes);
+        let slots = (0..homes + farthest + 1).map(|_| AtomicPtr::new(null_mut())).collect();
+        Self { slots, homes, farthest, moves: AtomicU64::new(0) }
+    }
+
+    /// Places at which a walk may begin.
+    #[inline]
+    pub(super) fn homes(&self) -> usize {
+        self.homes
+    }
+
+    /// Words, used or not.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How often a word was moved.
+    #[inline]
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    /// Where walks for this hash begin.
+    #[inline]
+    pub(super) fn first(&self, hash: u64) -> &AtomicPtr<u8> {
+        &self.slots[self.home(hash)]
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (((hash & 0xFFFF_FFFF) * self.homes as u64) >> 32) as usize
+    }
+
+    /// The words at which an entry of this hash may be, and the number of the first.
+    #[inline]
+    fn walk(&self, hash: u64) -> (usize, &[AtomicPtr<u8>]) {
+        let home = self.home(hash);
+        (home, &self.slots[home..=home + self.farthest])
+    }
+
+    /// The sixteen bits at home.
+    #[inline]
+    fn bits(hash: u64) -> usize {
+        (hash >> 32) as usize & 0xFF | STEP
+    }
+
+    /// What `look` makes of the first word it takes for the right one; it is shown those whose sixteen bits are right. If it takes none: the number
+    /// of the first free word of the walk, for [`fill`](Self::fill).
+    #[inline]
+    pub(super) fn search<R>(&self, hash: u64, mut look: impl FnMut(*mut u8) -> Option<R>) -> Result<R, usize> {
+        let ((home, slots), mut bits) = (self.walk(hash), Self::bits(hash));
+        for (step, slot) in slots.iter().enumerate() {
+            let word = slot.load(Ordering::Acquire);
+            if word.addr() >> ADDRESS_BITS == bits {
+                if let Some(found) = look(word) {
+                    return Ok(found);
+                }
+            } else if word.is_null() {
+                return Err(home + step);
+            }
+            bits += STEP;
+        }
+        Err(NOWHERE)
+    }
+
+    /// Where the word of this very entry is.
+    #[inline]
+    pub(super) fn position(&self, hash: u64, entry: NonNull<u8>) -> Option<usize> {
+        let (home, slots) = self.walk(hash);
+        slots.iter().position(|slot| slot.load(Ordering::Relaxed).addr() & ADDRESS == entry.addr().get()).map(|at| home + at)
+    }
+
+    /// Puts the word of an entry into a place that a search for it has found free; false if it had found none.
+    #[inline]
+    pub(super) fn fill(&self, at: usize, hash: u64, entry: NonNull<u8>) -> bool {
+        let Some(slot) = self.slots.get(at) else { return false };
+        let bits = (at - self.home(hash)) * STEP + Self::bits(hash);
+        slot.store(entry.as_ptr().map_addr(|address| address | bits << ADDRESS_BITS), Ordering::Release);
+        true
+    }
+
+    /// Puts the word of an entry into the first free place; false if there is none near enough.
+    pub(super) fn place(&self, hash: u64, entry: NonNull<u8>) -> bool {
+        let free = self.search(hash, |_| None::<()>).err();
+        free.is_some_and(|at| self.fill(at, hash, entry))
+    }
+
+    /// Puts another entry of the same key into a place.
+    pub(super) fn replace(&self, at: usize, entry: NonNull<u8>) {
+        let bits = self.slots[at].load(Ordering::Relaxed).addr() & !ADDRESS;
+        self.slots[at].store(entry.as_ptr().map_addr(|address| address | bits), Ordering::Release);
+    }
+
+    /// Clears a word, and moves closer to their homes those behind it that would not be found any more.
+    #[inline]
+    pub(super) fn clear(&self, at: usize) {
+        let (mut gap, mut by) = (&self.slots[at], 0);
+        for slot in &self.slots[at + 1..] {
+            by += 1;
+            let word = slot.load(Ordering::Relaxed);
+            if word.is_null() {
+                break;
+            }
+            // The upper eight bits are one more than the steps it may go.
+            if word.addr() >> (ADDRESS_BITS + 8) > by {
+                gap.store(word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS)), Ordering::Release);
+                self.moves.store(self.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
+                (gap, by) = (slot, 0);
+            }
+        }
+        gap.store(null_mut(), Ordering::Release);
+    }
+
+    /// The words in use.
+    pub(super) fn used(&self) -> impl Iterator<Item = *mut u8> {
+        self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|word| !word.is_null())
+    }
+}
