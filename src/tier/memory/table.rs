@@ -163,6 +163,7 @@ fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>
         let entry = ManuallyDrop::new(unsafe { entry_of(word) });
         prefetch(word, 64);
         prefetch(word, 128);
+        prefetch(word, 192);
         entry.is_of(key).then_some(Seen { entry, pinned: PhantomData })
     })
 }

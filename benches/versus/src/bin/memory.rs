@@ -81,6 +81,9 @@ const MAP: &str = "HashMap by reference";
 /// All contenders, alike in room.
 struct Field {
     ours: Arc<Aurum>,
+    /// The same again for each other way of reading it: who reads what another lane has just read finds it in the processor's caches.
+    view: Arc<Aurum>,
+    fetch: Arc<Aurum>,
     quick: Arc<Quick>,
     moka: Arc<Moka>,
     future: Arc<MokaFuture>,
@@ -116,6 +119,8 @@ impl Field {
     fn with_room(entries: usize, bytes: u64) -> Self {
         Self {
             ours: Arc::new(Aurum::new(bytes)),
+            view: Arc::new(Aurum::new(bytes)),
+            fetch: Arc::new(Aurum::new(bytes)),
             quick: Arc::new(Quick::new(entries)),
             moka: Arc::new(Moka::new(entries)),
             future: Arc::new(MokaFuture::new(entries)),
@@ -125,12 +130,13 @@ impl Field {
     }
 
     fn each(&self, mut act: impl FnMut(&dyn Contender)) {
-        let all: [&dyn Contender; 6] = [&*self.ours, &*self.quick, &*self.moka, &*self.future, &*self.foyer, &*self.ufo];
-        all.into_iter().for_each(|contender| act(contender));
+        let ours: [&dyn Contender; 3] = [&*self.ours, &*self.view, &*self.fetch];
+        let peers: [&dyn Contender; 5] = [&*self.quick, &*self.moka, &*self.future, &*self.foyer, &*self.ufo];
+        ours.into_iter().chain(peers).for_each(|contender| act(contender));
     }
 
     fn gets(&self) -> Vec<Lane> {
-        let (view, fetch) = (self.ours.clone(), self.ours.clone());
+        let (view, fetch) = (self.view.clone(), self.fetch.clone());
         vec![
             Lane::get(&self.ours),
             Lane::get(&self.quick),
