@@ -18,6 +18,7 @@ use crate::fetch_error::FetchError;
 use crate::health::Health;
 use crate::invalidate::Invalidate;
 use crate::invalidation::event::InvalidationEvent;
+use crate::key::KeyHasher;
 use crate::metrics::Analytics;
 use crate::namespace::Namespace;
 use crate::payload::Payload;
@@ -107,7 +108,7 @@ impl Cache {
     pub async fn get<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
         {
             // Nothing of this lives across the await, so that none of it has to lie in the future.
-            let key = self.engine.hasher.key(ns, key).ok()?;
+            let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
             match self.resident::<T>(&key) {
                 Resident::Hit(hit) => return Some(hit),
                 Resident::Absent => {
@@ -123,7 +124,7 @@ impl Cache {
 
     /// Finds a value in memory only; never waits and needs no runtime. A value that lies below is a miss here.
     pub fn get_resident<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
-        let key = self.engine.hasher.key(ns, key).ok()?;
+        let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
         let resident = self.resident::<T>(&key);
         self.hit_or_counted_miss(&key, resident, self.fingerprint::<T>())
     }
@@ -141,7 +142,7 @@ impl Cache {
     /// # Ok::<(), aurum_cache::Error>(()) }).unwrap();
     /// ```
     pub fn with_resident<T: Payload + ?Sized, R>(&self, ns: Namespace, key: &str, read: impl FnOnce(&T::View) -> R) -> Option<R> {
-        let key = self.engine.hasher.key(ns, key).ok()?;
+        let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
         let took = self.engine.recorder.sample();
         let fingerprint = self.fingerprint::<T>();
         let resident = self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read));
@@ -211,7 +212,7 @@ impl Cache {
         if let Some(disk) = self.engine.must_wait(policy) {
             Box::pin(disk.room()).await;
         }
-        let shared = self.write(&self.engine.hasher.key(ns, key)?, value, policy)?;
+        let shared = self.write(&self.engine.hasher.keyed(KeyHasher::check(ns, key)?, key), value, policy)?;
         if shared.is_some() {
             Box::pin(self.engine.share(shared, ns)).await;
         }

@@ -75,11 +75,8 @@ impl Cache {
     pub(super) fn resident<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Resident<Cached<T>> {
         let took = self.engine.recorder.sample();
         let fingerprint = self.fingerprint::<T>();
-        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint)) {
-            Resident::Hit(bytes) => {
-                self.count_resident_hit(key, took);
-                Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch()))
-            }
+        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint, || self.count_resident_hit(key, took))) {
+            Resident::Hit(bytes) => Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch())),
             Resident::Refused => Resident::Refused,
             Resident::Absent => Resident::Absent,
         }

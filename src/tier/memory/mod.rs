@@ -17,6 +17,7 @@
 //! **Expiry** only frees space here; who reads judges. An entry that may be served stale stays until that ends too.
 //! What was removed or has expired leaves no ghost and casts no vote.
 
+mod evict;
 mod few;
 mod ghost;
 mod pin;
@@ -118,8 +119,10 @@ impl Memory {
     /// Reads the entry of `key` in place: no lock, no count of references. A touch. Does not judge its life. Keep `read` short.
     #[inline]
     pub(crate) fn with<R>(&self, key: &Key<'_>, read: impl FnOnce(&Entry) -> R) -> Option<R> {
+        let table = self.shard(key.hash);
+        table.expect(key.hash);
         let pin = pin();
-        let entry = self.shard(key.hash).find(key, &pin)?;
+        let entry = table.find(key, &pin)?;
         let hits = entry.hits().load(Ordering::Relaxed);
         if hits < TOP {
             // Two readers may bump at once and lose one; the policy does not mind.

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
+use super::Evicted;
+use super::evict::Foreseen;
 use super::few::Few;
 use super::ghost::{Ghosts, Side};
 use super::pin::Pin;
-use super::policy::{Policy, WALK};
+use super::policy::Policy;
 use super::queue::{Item, Queue, Seconds};
 use super::table::{Edit, Gap, Held, Seen};
-use super::{Evicted, Gone};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
@@ -17,7 +18,7 @@ use crate::key::{Key, KeyHasher};
 /// Bytes of tables an entry is charged with: a word at the lowest load after a growth (12.8), its place (8.4), its ghosts (9), rounded up.
 const PER_ENTRY: u64 = 31;
 /// Bytes a shard costs before it holds anything, besides its tables.
-const FIXED: u64 = 768;
+const FIXED: u64 = 1152;
 /// A value may be this part of its shard.
 const LARGEST: u64 = 4;
 /// Places looked at in one hold of the lock.
@@ -58,13 +59,13 @@ pub(super) struct State {
     pub(super) capacity: u64,
     pub(super) small: Queue,
     pub(super) main: Queue,
-    policy: Policy,
-    ghosts: Ghosts,
+    pub(super) policy: Policy,
+    pub(super) ghosts: Ghosts,
     /// Entries that left while a reader held them, and what they cost.
     lingering: VecDeque<Entry>,
     lingering_bytes: u64,
     /// Who is evicted next, most likely. Whatever leaves otherwise makes this `None`, so the address is that of a resident entry.
-    foreseen: Option<Foreseen>,
+    pub(super) foreseen: Option<Foreseen>,
     /// Lingering entries that were let go, to be dropped outside the lock.
     released: Vec<Entry>,
     pub(super) evictions: u64,
@@ -94,7 +95,7 @@ impl State {
     }
 
     #[inline]
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.small.bytes + self.main.bytes
     }
 
@@ -113,12 +114,6 @@ impl State {
             self.released.drain(..).for_each(|entry| freed.push(entry));
         }
     }
-}
-
-/// An entry whose words in table and ghosts are on their way into the cache.
-struct Foreseen {
-    address: usize,
-    hash: u64,
 }
 
 /// A locked shard.
@@ -144,7 +139,7 @@ impl Shard<'_> {
 
     /// What entries may cost now. What readers hold counts up to half of the budget, so that a hoarder does not empty the tier.
     #[inline]
-    fn cap(&self) -> u64 {
+    pub(super) fn cap(&self) -> u64 {
         let lingering = self.state.lingering_bytes.min(self.state.capacity / 2);
         self.state.capacity.saturating_sub(FIXED + self.surplus() + lingering)
     }
@@ -245,13 +240,13 @@ impl Shard<'_> {
         true
     }
 
-    fn retire(&mut self, held: Held, hash: u64) {
+    pub(super) fn retire(&mut self, held: Held, hash: u64) {
         self.note_retired(&held);
         self.edit.remove(hash, held);
     }
 
     #[inline]
-    fn note_retired(&mut self, held: &Held) {
+    pub(super) fn note_retired(&mut self, held: &Held) {
         if held.is_shared() {
             self.state.lingering.push_back(Entry::clone(held));
             self.state.lingering_bytes += allocated(held);
@@ -286,128 +281,11 @@ impl Shard<'_> {
         }
     }
 
-    /// Evicts until there is room for `weight`, but not the entry of `keep`. `cap` is what entries may cost now; what they may cost then.
-    #[inline]
-    fn make_room(&mut self, weight: u64, mut cap: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> u64 {
-        while self.state.bytes() + weight > cap && self.evict(cap, keep, evicted) {
-            cap = self.cap();
-        }
-        cap
-    }
-
-    /// After a change of the budget: evicts a bounded number of entries. Is more to be done?
-    pub(super) fn fit(&mut self, evicted: &mut Evicted) -> bool {
-        for _ in 0..LOOKS {
-            let cap = self.cap();
-            if self.state.bytes() <= cap || !self.evict(cap, None, evicted) {
-                return false;
-            }
-        }
-        true
-    }
-
     /// After a change of the budget: positions count in other units now, so what the ghosts know is forgotten.
     pub(super) fn recap(&mut self, capacity: u64) {
         self.state.capacity = capacity;
         self.state.policy = Policy::new(capacity);
         self.state.ghosts.clear();
-    }
-
-    /// Evicts one entry, where entries may cost `cap`. False if there is none.
-    fn evict(&mut self, cap: u64, keep: Option<&Key<'_>>, evicted: &mut Evicted) -> bool {
-        let Some((from, item, weight)) = self.choose(cap, keep) else { return false };
-        let hash = match self.state.foreseen.take() {
-            Some(Foreseen { address, hash }) if address == item.held.address() => hash,
-            _ => self.common.hash(&item.held),
-        };
-        self.foresee(from);
-        if item.held.stale_until() <= self.common.clock.coarse() {
-            // Its life was over: no ghost, no vote, nothing to demote.
-            self.state.expirations += 1;
-            self.retire(item.held, hash);
-            return true;
-        }
-        if from == Side::Main {
-            if item.trial {
-                self.state.policy.trial(false);
-            }
-            self.state.policy.main_evicted();
-        }
-        let residents = self.state.len() + 1;
-        self.state.evictions += 1;
-        self.note_retired(&item.held);
-        let entry = self.common.returns.then(|| Entry::clone(&item.held));
-        evicted.push(Gone { hash, entry });
-        self.edit.remove(hash, item.held);
-        self.edit.shrink(hash, |entry| self.common.hash(entry));
-        self.state.ghosts.fit(residents);
-        let position = self.state.policy.evicted(from, weight);
-        self.state.ghosts.put(hash, from, position);
-        true
-    }
-
-    /// The words of the next victim are far away: they come while other things are done.
-    #[inline]
-    fn foresee(&mut self, side: Side) {
-        if let Some(next) = self.state.queue(side).oldest() {
-            let (address, hash) = (next.address(), self.common.hash(next));
-            self.state.ghosts.expect(hash);
-            self.edit.expect(hash);
-            self.state.foreseen = Some(Foreseen { address, hash });
-        }
-    }
-
-    /// Takes the victim out of its queue, moving on those that have earned it; and what it costs.
-    #[inline]
-    fn choose(&mut self, cap: u64, keep: Option<&Key<'_>>) -> Option<(Side, Item, u64)> {
-        let share = self.state.policy.share(cap);
-        let (resident, count) = (self.state.bytes(), self.state.len() as u64);
-        let kept = |held: &Held| keep.is_some_and(|key| held.is_of(key));
-        let mut walked = 0;
-        while self.state.small.bytes > share || self.state.main.is_empty() {
-            let Some(item) = self.state.small.pop() else { break };
-            let (weight, hits) = (cost(&item.held), item.held.hits().load(Ordering::Relaxed));
-            self.state.small.bytes -= weight;
-            let earned = Policy::promotes(hits) && walked < WALK && !Policy::too_big(weight, hits, resident, count);
-            if !earned && !kept(&item.held) {
-                return Some((Side::Small, item, weight));
-            }
-            walked += 1;
-            item.held.hits().store(0, Ordering::Relaxed);
-            self.push_main(Item { trial: false, ..item }, weight);
-            if self.state.main.bytes > cap.saturating_sub(share) {
-                break;
-            }
-        }
-        walked = 0;
-        // Only the kept entry can be met twice without being taken.
-        for _ in 0..WALK + 2 {
-            let mut item = self.state.main.pop()?;
-            let (weight, hits) = (cost(&item.held), item.held.hits().load(Ordering::Relaxed));
-            self.state.main.bytes -= weight;
-            let earned = hits > 0 && walked < WALK && !Policy::too_big(weight, hits + 1, resident, count);
-            if earned {
-                if std::mem::take(&mut item.trial) {
-                    self.state.policy.trial(true);
-                }
-                item.held.hits().store(hits - 1, Ordering::Relaxed);
-            } else if !kept(&item.held) {
-                return Some((Side::Main, item, weight));
-            }
-            walked += 1;
-            self.push_main(item, weight);
-        }
-        // All of main is the kept entry: then small must give, though it is within its share.
-        let item = self.state.small.pop()?;
-        let weight = cost(&item.held);
-        self.state.small.bytes -= weight;
-        Some((Side::Small, item, weight))
-    }
-
-    #[inline]
-    fn push_main(&mut self, item: Item, weight: u64) {
-        self.state.main.bytes += weight;
-        self.state.main.push(item);
     }
 
     /// Takes out entries whose life is over at `now`, from a place on; looks at a bounded number. Returns how many went, and where to go on.

@@ -19,7 +19,7 @@ use crossbeam_utils::CachePadded;
 
 use super::few::Few;
 use super::pin::{Pin, pin};
-use super::sync::{Atomic, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
+use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
 use super::words::{Words, bare, fits};
 use super::yard::Yard;
 use crate::entry::Entry;
@@ -98,8 +98,30 @@ impl Held {
 
 /// Table and writer's state of one shard. Readers touch only the first field.
 pub(super) struct Table<S> {
-    pages: [Atomic<Words>; PAGES],
+    pages: [Page; PAGES],
     pub(super) side: CachePadded<Side<S>>,
+}
+
+/// One array of a table.
+struct Page {
+    words: Atomic<Words>,
+    /// Where its words lie and how many homes it has, once more, for who only wants to have a word fetched: pinned or not, and right nearly always.
+    start: AtomicPtr<u8>,
+    homes: AtomicUsize,
+}
+
+impl Page {
+    fn new(words: Words) -> Self {
+        let (start, homes) = (AtomicPtr::new(words.start()), AtomicUsize::new(words.homes()));
+        Self { words: Atomic::new(words), start, homes }
+    }
+
+    /// A key of this hash is going to be asked for.
+    #[inline]
+    fn expect(&self, hash: u64) {
+        let at = Words::home_of(self.homes.load(Ordering::Relaxed), hash);
+        prefetch(self.start.load(Ordering::Relaxed), at * size_of::<*mut u8>());
+    }
 }
 
 pub(super) struct Side<S> {
@@ -170,19 +192,25 @@ fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>
 
 impl<S> Table<S> {
     pub(super) fn new(state: S) -> Self {
-        let pages: [_; PAGES] = std::array::from_fn(|_| Words::with_homes(FEWEST));
-        let words = pages.iter().map(|page| page.len()).sum();
+        let pages = std::array::from_fn(|_| Page::new(Words::with_homes(FEWEST)));
+        let words = PAGES * Words::with_homes(FEWEST).len();
         let (lens, words) = (std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
         let side = Side {
             counts: Counts { lens, words },
             spare: AtomicU64::new(0),
             guarded: Mutex::new(Guarded { state, yard: Yard::new() }),
         };
-        Self { pages: pages.map(Atomic::new), side: CachePadded::new(side) }
+        Self { pages, side: CachePadded::new(side) }
+    }
+
+    /// A key of this hash is going to be asked for. Worth the while of pinning.
+    #[inline]
+    pub(super) fn expect(&self, hash: u64) {
+        self.pages[page(hash)].expect(hash);
     }
 
     /// The entry of this key. Takes no lock and writes nothing.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
         // Until a walk has missed nothing that moved meanwhile. Repeats only if a writer got on.
         loop {
@@ -198,7 +226,7 @@ impl<S> Table<S> {
     #[inline]
     fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
         // SAFETY: never null from `new` on; a replaced array is freed by the epoch, and `pinned` holds that back.
-        unsafe { self.pages[page(hash)].load(Ordering::Acquire, pinned.guard()).deref() }
+        unsafe { self.pages[page(hash)].words.load(Ordering::Acquire, pinned.guard()).deref() }
     }
 
     /// How often a word of the array of this hash was moved.
@@ -218,7 +246,7 @@ impl<S> Drop for Table<S> {
     fn drop(&mut self) {
         for page in &mut self.pages {
             // SAFETY: `&mut self`: no reader is in here, and nobody else refers to this array.
-            drop(unsafe { std::mem::replace(page, Atomic::null()).into_owned() });
+            drop(unsafe { std::mem::replace(&mut page.words, Atomic::null()).into_owned() });
         }
         let mut guarded = self.side.guarded.lock();
         let left = guarded.yard.clear();
@@ -255,7 +283,7 @@ pub(super) struct Gap {
 
 /// The right to edit the words of one table: made only from its lock.
 pub(super) struct Edit<'e> {
-    pages: &'e [Atomic<Words>; PAGES],
+    pages: &'e [Page; PAGES],
     counts: &'e Counts,
     yard: &'e mut Yard<Held>,
 }
@@ -264,13 +292,13 @@ impl Edit<'_> {
     #[inline]
     fn words(&self, hash: u64) -> &Words {
         // SAFETY: never null; only this writer could replace the array, which takes `&mut self`.
-        unsafe { self.pages[page(hash)].load(Ordering::Relaxed, unprotected()).deref() }
+        unsafe { self.pages[page(hash)].words.load(Ordering::Relaxed, unprotected()).deref() }
     }
 
     /// A key of this hash is going to be asked for.
     #[inline]
     pub(super) fn expect(&self, hash: u64) {
-        expect(self.words(hash).first(hash));
+        self.pages[page(hash)].expect(hash);
     }
 
     /// The entry of this key, for somebody who may look at it after the lock is released.
@@ -407,7 +435,10 @@ impl Edit<'_> {
         let words = self.counts.words.load(Ordering::Relaxed) + new.len() - old.len();
         self.counts.words.store(words, Ordering::Relaxed);
         let pinned = pin();
-        let before = self.pages[page(hash)].swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
+        let page = &self.pages[page(hash)];
+        page.start.store(new.start(), Ordering::Relaxed);
+        page.homes.store(new.homes(), Ordering::Relaxed);
+        let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
         unsafe { pinned.guard().defer_destroy(before) };
         self.yard.ask_for_flush();

@@ -67,6 +67,11 @@ impl Words {
         self.homes
     }
 
+    /// Where they lie.
+    pub(super) fn start(&self) -> *mut u8 {
+        self.slots.as_ptr().cast_mut().cast()
+    }
+
     /// Words, used or not.
     #[inline]
     pub(super) fn len(&self) -> usize {
@@ -79,15 +84,15 @@ impl Words {
         self.moves.load(Ordering::Acquire)
     }
 
-    /// Where walks for this hash begin.
-    #[inline]
-    pub(super) fn first(&self, hash: u64) -> &AtomicPtr<u8> {
-        &self.slots[self.home(hash)]
-    }
-
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        (((hash & 0xFFFF_FFFF) * self.homes as u64) >> 32) as usize
+        Self::home_of(self.homes, hash)
+    }
+
+    /// At which of so many homes the walk for this hash begins.
+    #[inline]
+    pub(super) fn home_of(homes: usize, hash: u64) -> usize {
+        (((hash & 0xFFFF_FFFF) * homes as u64) >> 32) as usize
     }
 
     /// The words at which an entry of this hash may be, and the number of the first.
