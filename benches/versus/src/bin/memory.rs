@@ -6,6 +6,7 @@
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -71,6 +72,8 @@ impl Ask {
 }
 
 const SKEW: f64 = 0.99;
+/// Keys that one contender stores before the next does.
+const FILL: usize = 1_000;
 
 const VIEW: &str = "aurum with_resident";
 const FETCH: &str = "aurum async get";
@@ -96,8 +99,11 @@ impl Field {
     fn resident(keys: &[Key], value: &[u8]) -> Self {
         let room = keys.len() * 2;
         let field = Self::with_room(room, (room * (24 + value.len() + 160)) as u64 + (4 << 20));
+        // A part of the keys in turn: who is filled first gets the scattered pages that the system had left, and pays for it with each read.
+        for part in keys.chunks(FILL) {
+            field.each(|contender| part.iter().for_each(|key| contender.put(key, value)));
+        }
         field.each(|contender| {
-            keys.iter().for_each(|key| contender.put(key, value));
             contender.settle();
             let held = keys.iter().filter(|key| contender.get(key).is_some()).count();
             assert!(held * 1000 >= keys.len() * 999, "{} holds {held} of {} keys", contender.name(), keys.len());
@@ -108,11 +114,16 @@ impl Field {
     /// Everybody is full, and holds about as many as ours does in `bytes`.
     fn full(bytes: u64, value: &[u8]) -> (Self, u64) {
         let scout = Aurum::new(bytes);
-        let mut next = fill_past(&scout, bytes, value, 0);
+        let mut next = filling(bytes, value);
+        put_all(&scout, 0..next, value);
         let field = Self::with_room(scout.entries() as usize, bytes);
         drop(scout);
-        let from = next;
-        field.each(|contender| next = fill_past(contender, bytes, value, from));
+        let upto = next + filling(bytes, value);
+        while next < upto {
+            field.each(|contender| put_all(contender, next..next + FILL as u64, value));
+            next += FILL as u64;
+        }
+        field.each(Contender::settle);
         (field, next)
     }
 
@@ -171,12 +182,13 @@ impl Field {
     }
 }
 
-/// Stores new keys, three times what `bytes` hold. Returns the number of the next new key.
-fn fill_past(contender: &dyn Contender, bytes: u64, value: &[u8], from: u64) -> u64 {
-    let upto = from + 3 * bytes / (24 + value.len() as u64 + 48);
-    (from..upto).for_each(|number| contender.put(&Key::new(Kind::Stored, number), value));
-    contender.settle();
-    upto
+/// Three times the entries that `bytes` hold.
+fn filling(bytes: u64, value: &[u8]) -> u64 {
+    3 * bytes / (24 + value.len() as u64 + 48)
+}
+
+fn put_all(contender: &dyn Contender, numbers: Range<u64>, value: &[u8]) {
+    numbers.for_each(|number| contender.put(&Key::new(Kind::Stored, number), value));
 }
 
 /// The floor: what a map costs that nobody else may change.
