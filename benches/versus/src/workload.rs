@@ -2,14 +2,14 @@
 //!
 //! All of it is seeded: two runs ask for the same keys in the same order.
 
-use std::str;
+use arrayvec::ArrayString;
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 24;
 
 /// A key, ready to be asked for: 24 bytes of text. Those who keep a copy of their own make it from this.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; KEY_BYTES]);
+pub struct Key(ArrayString<KEY_BYTES>);
 
 impl Key {
     /// The `number`-th key of a kind. Kinds do not meet.
@@ -24,12 +24,12 @@ impl Key {
             text[at] += (left % 10) as u8;
             left /= 10;
         }
-        Self(text)
+        Self(ArrayString::from_byte_string(&text).expect("digits are text"))
     }
 
     /// As text, without an allocation.
     pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).expect("digits are text")
+        &self.0
     }
 }
 
