@@ -2,6 +2,9 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use foldhash::SharedSeed;
+use foldhash::quality::{FoldHasher, SeedableRandomState};
+
 use crate::error::{Error, ErrorKind, shown};
 use crate::namespace::{Namespace, NamespaceId};
 
@@ -26,18 +29,24 @@ impl Key<'_> {
 
 /// Makes [`Key`]s: holds the secret of the hash.
 #[derive(Clone)]
-pub(crate) struct KeyHasher(foldhash::quality::SeedableRandomState);
+pub(crate) struct KeyHasher {
+    seed: u64,
+    /// Odd. Sets namespaces apart: their numbers are small and known, so they do not go into the seed as they are.
+    spread: u64,
+    shared: &'static SharedSeed,
+}
 
 impl KeyHasher {
     /// A hasher with a secret of its own.
     pub(crate) fn random() -> Self {
-        Self(foldhash::quality::SeedableRandomState::random())
+        let random = SeedableRandomState::random();
+        Self { seed: random.hash_one(0), spread: random.hash_one(1) | 1, shared: SharedSeed::global_random() }
     }
 
     /// A hasher whose secret is this one: what was found with it once is found again.
     #[cfg(fuzzing)]
     pub(crate) fn seeded(secret: u64) -> Self {
-        Self(foldhash::quality::SeedableRandomState::with_seed(secret, foldhash::SharedSeed::global_fixed()))
+        Self { seed: secret, spread: secret.rotate_left(32) | 1, shared: SharedSeed::global_fixed() }
     }
 
     /// Checks and hashes.
@@ -74,8 +83,7 @@ impl KeyHasher {
     /// The hash of a key that was checked before.
     #[inline(always)]
     pub(crate) fn hash(&self, id: NamespaceId, text: &str) -> u64 {
-        let mut hasher = self.0.build_hasher();
-        hasher.write_u16(id.0);
+        let mut hasher = FoldHasher::with_seed(self.seed ^ u64::from(id.0).wrapping_mul(self.spread), self.shared);
         hasher.write(text.as_bytes());
         hasher.finish()
     }

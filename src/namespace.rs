@@ -164,7 +164,7 @@ fn find(name: &str, hash: u32) -> Slot {
     for step in 0..MAX_NAMESPACES {
         let index = (start + step) % MAX_NAMESPACES;
         match REGISTER[index].get() {
-            Some(known) if known.hash == hash && (std::ptr::eq(known.name, name) || known.name == name) => {
+            Some(known) if std::ptr::eq(known.name, name) || known.hash == hash && known.name == name => {
                 return Slot::Taken(NamespaceId(index as u16));
             }
             Some(_) => {}

@@ -2,11 +2,11 @@
 
 use super::sync::Guard;
 
-/// A pinned epoch. The only collector is the global one.
+/// A pinned epoch, of the tier's own collector.
 pub(super) struct Pin(Guard);
 
 /// Pins the epoch.
-#[inline]
+#[inline(always)]
 pub(super) fn pin() -> Pin {
     Pin(super::sync::pin())
 }

@@ -2,7 +2,10 @@
 
 pub(super) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-pub(super) use crossbeam_epoch::{Atomic, Guard, Owned, pin, unprotected};
+use std::sync::LazyLock;
+
+pub(super) use crossbeam_epoch::{Atomic, Guard, Owned, unprotected};
+use crossbeam_epoch::{Collector, LocalHandle};
 pub(super) use parking_lot::{Mutex, MutexGuard};
 
 /// Arrays of a table; a power of two.
@@ -12,3 +15,17 @@ pub(super) const FEWEST: usize = 8;
 /// Entries that are freed together, at most, and their bytes.
 pub(super) const BATCH: usize = 64;
 pub(super) const BATCH_BYTES: usize = 32 << 10;
+
+/// A collector of our own: whoever else in the process stays pinned for long does not hold back what is freed here.
+static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
+
+thread_local! {
+    static HANDLE: LocalHandle = COLLECTOR.register();
+}
+
+/// Pins the epoch.
+#[inline(always)]
+pub(super) fn pin() -> Guard {
+    // A thread that is being torn down pins in passing.
+    HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
+}

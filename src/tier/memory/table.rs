@@ -193,14 +193,10 @@ fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>
 impl<S> Table<S> {
     pub(super) fn new(state: S) -> Self {
         let pages = std::array::from_fn(|_| Page::new(Words::with_homes(FEWEST)));
-        let words = PAGES * Words::with_homes(FEWEST).len();
-        let (lens, words) = (std::array::from_fn(|_| AtomicUsize::new(0)), AtomicUsize::new(words));
-        let side = Side {
-            counts: Counts { lens, words },
-            spare: AtomicU64::new(0),
-            guarded: Mutex::new(Guarded { state, yard: Yard::new() }),
-        };
-        Self { pages, side: CachePadded::new(side) }
+        let words = AtomicUsize::new(PAGES * Words::with_homes(FEWEST).len());
+        let counts = Counts { lens: std::array::from_fn(|_| AtomicUsize::new(0)), words };
+        let guarded = Mutex::new(Guarded { state, yard: Yard::new() });
+        Self { pages, side: CachePadded::new(Side { counts, spare: AtomicU64::new(0), guarded }) }
     }
 
     /// A key of this hash is going to be asked for. Worth the while of pinning.
@@ -212,7 +208,19 @@ impl<S> Table<S> {
     /// The entry of this key. Takes no lock and writes nothing.
     #[inline(always)]
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        // Until a walk has missed nothing that moved meanwhile. Repeats only if a writer got on.
+        let words = self.words(key.hash, pinned);
+        let moves = words.moves();
+        match search(words, key, pinned) {
+            Ok(found) => Some(found),
+            // The walk has missed nothing that moved meanwhile.
+            Err(_) if words.moves() == moves => None,
+            Err(_) => self.find_again(key, pinned),
+        }
+    }
+
+    /// Repeats only if a writer got on.
+    #[cold]
+    fn find_again<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
         loop {
             let words = self.words(key.hash, pinned);
             let moves = words.moves();
@@ -224,15 +232,9 @@ impl<S> Table<S> {
     }
 
     #[inline]
-    fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
+    pub(super) fn words<'p>(&self, hash: u64, pinned: &'p Pin) -> &'p Words {
         // SAFETY: never null from `new` on; a replaced array is freed by the epoch, and `pinned` holds that back.
         unsafe { self.pages[page(hash)].words.load(Ordering::Acquire, pinned.guard()).deref() }
-    }
-
-    /// How often a word of the array of this hash was moved.
-    #[cfg(test)]
-    pub(super) fn moves(&self, hash: u64) -> u64 {
-        self.words(hash, &pin()).moves()
     }
 
     /// Becomes the one writer.

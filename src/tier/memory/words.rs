@@ -95,11 +95,11 @@ impl Words {
         (((hash & 0xFFFF_FFFF) * homes as u64) >> 32) as usize
     }
 
-    /// The words at which an entry of this hash may be, and the number of the first.
+    /// The words from home on, and the number of the first. Those beyond the farthest that the entry may be at can be looked at: none is taken for it.
     #[inline]
     fn walk(&self, hash: u64) -> (usize, &[AtomicPtr<u8>]) {
         let home = self.home(hash);
-        (home, &self.slots[home..=home + self.farthest])
+        (home, &self.slots[home..])
     }
 
     /// The sixteen bits at home.
@@ -134,11 +134,15 @@ impl Words {
         slots.iter().position(|slot| slot.load(Ordering::Relaxed).addr() & ADDRESS == entry.addr().get()).map(|at| home + at)
     }
 
-    /// Puts the word of an entry into a place that a search for it has found free; false if it had found none.
+    /// Puts the word of an entry into a place that a search for it has found free; false if it had found none near enough.
     #[inline]
     pub(super) fn fill(&self, at: usize, hash: u64, entry: NonNull<u8>) -> bool {
         let Some(slot) = self.slots.get(at) else { return false };
-        let bits = (at - self.home(hash)) * STEP + Self::bits(hash);
+        let from_home = at - self.home(hash);
+        if from_home > self.farthest {
+            return false;
+        }
+        let bits = from_home * STEP + Self::bits(hash);
         slot.store(entry.as_ptr().map_addr(|address| address | bits << ADDRESS_BITS), Ordering::Release);
         true
     }

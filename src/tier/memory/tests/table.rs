@@ -33,7 +33,7 @@ fn a_word_that_moves_into_a_gap_is_still_found_and_its_move_is_announced() {
     let mut locked = table.lock();
     let (mut edit, ()) = locked.parts();
     let [a, b, c] = keys.each_ref().map(|key| insert(&mut edit, key));
-    let moves = || table.moves(0);
+    let moves = || table.words(0, &pin).moves();
     edit.remove(0, c);
     assert_eq!(moves(), 0, "nothing stood behind the last");
     edit.remove(0, a);
