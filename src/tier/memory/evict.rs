@@ -13,8 +13,8 @@ use crate::key::Key;
 
 /// An entry whose words in table and ghosts are on their way into the cache.
 pub(super) struct Foreseen {
-    address: usize,
-    hash: u64,
+    pub(super) address: usize,
+    pub(super) hash: u64,
 }
 
 impl Shard<'_> {
@@ -45,6 +45,7 @@ impl Shard<'_> {
             Some(Foreseen { address, hash }) if address == item.held.address() => hash,
             _ => self.common.hash(&item.held),
         };
+        debug_assert_eq!(hash, self.common.hash(&item.held), "the foreseen entry is the one that was looked at");
         self.foresee(from);
         if item.held.stale_until() <= self.common.clock.coarse() {
             // Its life was over: no ghost, no vote, nothing to demote.

@@ -336,11 +336,13 @@ impl Shard<'_> {
     /// Panics if an invariant is broken.
     #[cfg(any(test, fuzzing))]
     pub(super) fn validate(&mut self) {
+        let mut foreseen = self.state.foreseen.as_ref();
         for queue in [&self.state.small, &self.state.main] {
             queue.validate();
             let mut bytes = 0;
             for held in queue.range().filter_map(|number| queue.get(number)) {
                 bytes += cost(held);
+                foreseen = foreseen.filter(|next| (next.address, next.hash) != (held.address(), self.common.hash(held)));
                 let key = Key { id: held.namespace_id(), text: held.key(), hash: self.common.hash(held) };
                 let found = self.edit.search(&key).ok().expect("every queued entry is in the table");
                 assert!(held.is(&found), "the table has the queued entry of a key");
@@ -348,6 +350,7 @@ impl Shard<'_> {
             }
             assert_eq!(queue.bytes, bytes);
         }
+        assert!(foreseen.is_none(), "the next victim is a resident entry");
         assert_eq!(self.edit.total(), self.state.len(), "the table has no entry that is not queued");
         assert_eq!(self.state.lingering_bytes, self.state.lingering.iter().map(allocated).sum::<u64>());
         assert!(self.state.bytes() <= self.cap() || self.state.len() <= 1, "the budget is kept");

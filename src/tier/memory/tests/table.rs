@@ -1,7 +1,7 @@
 //! What a stress test reaches too rarely: gaps, moves, and what a pinned reader saw.
 
 use super::super::pin::pin;
-use super::super::table::{Edit, Held, Table};
+use super::super::table::{Edit, Freed, Held, Table};
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
 use crate::namespace::NamespaceId;
@@ -61,6 +61,20 @@ fn a_gap_is_not_filled_with_a_word_that_is_at_home() {
 }
 
 #[test]
+fn a_place_that_a_search_has_found_is_not_used_once_there_is_a_nearer_one() {
+    let (table, pin) = (Table::new(()), pin());
+    let (first, late) = (key("1", 1), key("2", 2));
+    let mut locked = table.lock();
+    let (mut edit, ()) = locked.parts();
+    let held = insert(&mut edit, &first);
+    let behind = edit.search(&late).err().expect("it is not there");
+    edit.remove(first.hash, held);
+    let held = edit.insert(late.hash, entry(&late), &behind, hash_of);
+    assert!(table.find(&late, &pin).is_some(), "it stands behind a gap");
+    edit.remove(late.hash, held);
+}
+
+#[test]
 fn what_was_seen_stays_readable_after_it_was_replaced_and_removed() {
     let (table, pin) = (Table::new(()), pin());
     let key = key("7", 7);
@@ -73,4 +87,28 @@ fn what_was_seen_stays_readable_after_it_was_replaced_and_removed() {
     edit.remove(7, held);
     pin.flush();
     assert_eq!((seen.key(), seen.payload()), ("7", &b"v"[..]));
+}
+
+#[test]
+fn what_somebody_else_in_the_process_has_pinned_holds_back_nothing() {
+    let elsewhere = crossbeam_epoch::pin();
+    let (table, key) = (Table::new(()), key("7", 7));
+    let mut locked = table.lock();
+    let (mut edit, ()) = locked.parts();
+    let held = insert(&mut edit, &key);
+    let kept = Entry::clone(&held);
+    edit.remove(7, held);
+    edit.close_batch();
+    drop(locked);
+    // Other tests may be inside for a moment.
+    let freed = (0..1_000_000).any(|_| {
+        pin().flush();
+        let mut freed = Freed::new();
+        table.lock().parts().0.leftovers(&mut freed);
+        freed.take_each(drop);
+        std::thread::yield_now();
+        !kept.is_shared()
+    });
+    assert!(freed, "the table still holds what was taken out");
+    drop(elsewhere);
 }
