@@ -19,8 +19,8 @@ use crossbeam_utils::CachePadded;
 
 use super::few::Few;
 use super::pin::{Pin, pin};
-use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
-use super::words::{Words, bare, fits};
+use super::sync::{Atomic, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
+use super::words::{Place, Words, bare, fits};
 use super::yard::Yard;
 use crate::entry::Entry;
 use crate::key::Key;
@@ -35,6 +35,9 @@ fn page(hash: u64) -> usize {
 fn grown(homes: usize) -> usize {
     homes + (homes / 4).max(1)
 }
+
+/// Entries that are on their way into the cache while an array is built anew.
+const COMING: usize = 16;
 
 /// An entry as a pinned reader sees it: no reference is counted.
 pub(super) struct Seen<'p> {
@@ -79,8 +82,7 @@ impl Held {
     /// Somebody is going to look at this entry's head and key.
     #[inline]
     pub(super) fn expect(&self) {
-        prefetch(self.raw().as_ptr(), 0);
-        prefetch(self.raw().as_ptr(), 48);
+        expect_head(self.raw().as_ptr());
     }
 
     /// Stands for this entry as long as it is in the table.
@@ -105,23 +107,7 @@ pub(super) struct Table<S> {
 /// One array of a table.
 struct Page {
     words: Atomic<Words>,
-    /// Where its words lie and how many homes it has, once more, for who only wants to have a word fetched: pinned or not, and right nearly always.
-    start: AtomicPtr<u8>,
-    homes: AtomicUsize,
-}
-
-impl Page {
-    fn new(words: Words) -> Self {
-        let (start, homes) = (AtomicPtr::new(words.start()), AtomicUsize::new(words.homes()));
-        Self { words: Atomic::new(words), start, homes }
-    }
-
-    /// A key of this hash is going to be asked for.
-    #[inline]
-    fn expect(&self, hash: u64) {
-        let at = Words::home_of(self.homes.load(Ordering::Relaxed), hash);
-        prefetch(self.start.load(Ordering::Relaxed), at * size_of::<*mut u8>());
-    }
+    place: Place,
 }
 
 pub(super) struct Side<S> {
@@ -149,6 +135,13 @@ pub(super) struct Counts {
 #[inline]
 pub(super) fn expect<T>(place: &T) {
     prefetch(std::ptr::from_ref(place).cast_mut().cast(), 0);
+}
+
+/// Somebody is going to look at the head and the key of a word's entry.
+#[inline]
+fn expect_head(word: *mut u8) {
+    prefetch(word, 0);
+    prefetch(word, 48);
 }
 
 /// Fetches the bytes so far behind the entry of a word into the cache, if the processor likes, while others are still on their way.
@@ -192,7 +185,10 @@ fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>
 
 impl<S> Table<S> {
     pub(super) fn new(state: S) -> Self {
-        let pages = std::array::from_fn(|_| Page::new(Words::with_homes(FEWEST)));
+        let pages = std::array::from_fn(|_| {
+            let words = Words::with_homes(FEWEST);
+            Page { place: Place::of(&words), words: Atomic::new(words) }
+        });
         let words = AtomicUsize::new(PAGES * Words::with_homes(FEWEST).len());
         let counts = Counts { lens: std::array::from_fn(|_| AtomicUsize::new(0)), words };
         let guarded = Mutex::new(Guarded { state, yard: Yard::new() });
@@ -202,7 +198,7 @@ impl<S> Table<S> {
     /// A key of this hash is going to be asked for. Worth the while of pinning.
     #[inline]
     pub(super) fn expect(&self, hash: u64) {
-        self.pages[page(hash)].expect(hash);
+        prefetch(self.pages[page(hash)].place.home(hash), 0);
     }
 
     /// The entry of this key. Takes no lock and writes nothing.
@@ -300,7 +296,7 @@ impl Edit<'_> {
     /// A key of this hash is going to be asked for.
     #[inline]
     pub(super) fn expect(&self, hash: u64) {
-        self.pages[page(hash)].expect(hash);
+        prefetch(self.pages[page(hash)].place.home(hash), 0);
     }
 
     /// The entry of this key, for somebody who may look at it after the lock is released.
@@ -423,7 +419,9 @@ impl Edit<'_> {
         let old = self.words(hash);
         let new = 'larger: loop {
             let new = Words::with_homes(homes);
+            let mut coming = old.used().skip(COMING);
             for word in old.used() {
+                coming.next().into_iter().for_each(expect_head);
                 // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
                 let entry = ManuallyDrop::new(unsafe { entry_of(word) });
                 let held = Held(entry);
@@ -438,8 +436,7 @@ impl Edit<'_> {
         self.counts.words.store(words, Ordering::Relaxed);
         let pinned = pin();
         let page = &self.pages[page(hash)];
-        page.start.store(new.start(), Ordering::Relaxed);
-        page.homes.store(new.homes(), Ordering::Relaxed);
+        page.place.set(&new);
         let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
         unsafe { pinned.guard().defer_destroy(before) };

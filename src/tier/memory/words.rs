@@ -18,7 +18,7 @@
 
 use std::ptr::{NonNull, null_mut};
 
-use super::sync::{AtomicPtr, AtomicU64, Ordering};
+use super::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 const _: () = assert!(usize::BITS == 64, "a word has room for an address and sixteen bits more only on 64-bit machines");
 
@@ -41,6 +41,38 @@ pub(super) fn bare(word: *mut u8) -> *mut u8 {
 #[inline]
 pub(super) fn fits(entry: NonNull<u8>) -> bool {
     entry.addr().get() & !ADDRESS == 0
+}
+
+/// Where an array of words lies and how many homes it has, for who only wants to have a word fetched: to be asked at any time, and right nearly always.
+pub(super) struct Place {
+    start: AtomicPtr<u8>,
+    homes: AtomicUsize,
+}
+
+impl Place {
+    pub(super) fn of(words: &Words) -> Self {
+        let place = Self { start: AtomicPtr::new(null_mut()), homes: AtomicUsize::new(0) };
+        place.set(words);
+        place
+    }
+
+    pub(super) fn set(&self, words: &Words) {
+        self.start.store(words.slots.as_ptr().cast_mut().cast(), Ordering::Relaxed);
+        self.homes.store(words.homes, Ordering::Relaxed);
+    }
+
+    /// The address at which walks for this hash begin, not to be followed.
+    #[inline]
+    pub(super) fn home(&self, hash: u64) -> *mut u8 {
+        let at = home(self.homes.load(Ordering::Relaxed), hash);
+        self.start.load(Ordering::Relaxed).wrapping_add(at * size_of::<*mut u8>())
+    }
+}
+
+/// At which of so many homes the walk for this hash begins.
+#[inline]
+fn home(homes: usize, hash: u64) -> usize {
+    (((hash & 0xFFFF_FFFF) * homes as u64) >> 32) as usize
 }
 
 /// Many readers at a time, and one writer.
@@ -67,11 +99,6 @@ impl Words {
         self.homes
     }
 
-    /// Where they lie.
-    pub(super) fn start(&self) -> *mut u8 {
-        self.slots.as_ptr().cast_mut().cast()
-    }
-
     /// Words, used or not.
     #[inline]
     pub(super) fn len(&self) -> usize {
@@ -86,13 +113,7 @@ impl Words {
 
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        Self::home_of(self.homes, hash)
-    }
-
-    /// At which of so many homes the walk for this hash begins.
-    #[inline]
-    pub(super) fn home_of(homes: usize, hash: u64) -> usize {
-        (((hash & 0xFFFF_FFFF) * homes as u64) >> 32) as usize
+        home(self.homes, hash)
     }
 
     /// The words from home on, and the number of the first. Those beyond the farthest that the entry may be at can be looked at: none is taken for it.

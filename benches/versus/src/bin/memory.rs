@@ -21,7 +21,7 @@ const HELP: &str = "\
 memory: nanoseconds an operation in memory, ours over the best peer's
 
   --rows TEXT       only groups of rows whose name contains this: hit, miss, threads, mixed, overwrite and tail,
-                    each with its size (\"hit 100k\", \"miss 1M\"), insert, \"tail insert\"
+                    each with its size (\"hit 100k\", \"miss 1M\"), insert, \"tail insert\", growth
   --value BYTES     of a value [128]
   --quick           fewer turns";
 
@@ -357,11 +357,36 @@ fn inserts(ask: &Ask, rows: &mut Vec<Row>) {
     say(&format!("entries held: {}", held.join(", ")));
 }
 
+/// New keys into caches that have room for all of them, and were empty before: what growth costs the puts that meet it.
+fn growth(ask: &Ask, rows: &mut Vec<Row>) {
+    if !ask.wants("growth") {
+        return;
+    }
+    say("growth");
+    let (value, mut course) = (value(ask.value, 1), ask.long_course());
+    course.rounds = course.rounds.min(25);
+    let keys = course.rounds * course.keys();
+    let field = Field::with_room(keys * 2, (keys * 2 * (24 + value.len() + 160)) as u64 + (4 << 20));
+    let mut next = 0;
+    let mut fresh = || -> Vec<Key> {
+        let from = next;
+        next += course.keys() as u64;
+        (from..next).map(|number| Key::new(Kind::Stored, number)).collect()
+    };
+    let lanes = field.puts(&value);
+    for (name, share) in [("put p99.9 while growing", 0.999), ("slowest put of 20k while growing", 1.0)] {
+        let course = Course { rounds: course.rounds / 2 + 1, ..course };
+        let results = race::tail(&lanes, course, share, &mut fresh);
+        rows.push(against_best(name, OURS, &results, None));
+    }
+}
+
 fn main() {
     let ask = Ask::given();
     let mut rows = Vec::new();
     resident(&ask, &mut rows);
     inserts(&ask, &mut rows);
+    growth(&ask, &mut rows);
     let title = format!(
         "Memory tier, values of {} bytes: time of ours over the best peer's, median of {} turns",
         ask.value,
