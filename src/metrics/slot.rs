@@ -19,8 +19,6 @@ use crate::namespace::{MAX_NAMESPACES, NamespaceId};
 pub(crate) const OWNED: usize = 64;
 /// Number of the slot that is shared by all the others.
 const SHARED: usize = OWNED;
-/// Namespaces are counted in blocks that come into being with their first count.
-const BLOCK: usize = 8;
 
 /// The slots of one recorder, by the number of the writing thread; the last is shared.
 pub(crate) struct Slots([OnceLock<Box<CachePadded<Slot>>>; OWNED + 1]);
@@ -33,9 +31,18 @@ impl Slots {
     /// This thread's slot, made on its first count.
     #[inline]
     pub(crate) fn own(&self) -> (&Slot, Owner) {
+        let number = THREAD.with(|thread| thread.number.get());
+        match self.0.get(number).and_then(OnceLock::get) {
+            Some(slot) => (slot, Owner::of(number)),
+            None => self.first(),
+        }
+    }
+
+    /// This thread has no number yet, or its slot was never used here.
+    #[cold]
+    fn first(&self) -> (&Slot, Owner) {
         let number = number();
-        let owner = if number == SHARED { Owner::Many } else { Owner::One };
-        (self.0[number].get_or_init(Slot::new), owner)
+        (self.0[number].get_or_init(Slot::new), Owner::of(number))
     }
 
     /// Every slot that was ever used.
@@ -47,7 +54,8 @@ impl Slots {
 /// The counts of one thread.
 pub(crate) struct Slot {
     pub(crate) tier_misses: [Cell64; 3],
-    namespaces: [OnceLock<Box<[NamespaceCells; BLOCK]>>; MAX_NAMESPACES / BLOCK],
+    /// Each comes into being with its first count. No blocks of them: a hit would pay for the arithmetic.
+    namespaces: [OnceLock<Box<CachePadded<NamespaceCells>>>; MAX_NAMESPACES],
 }
 
 /// One thread's counts of one namespace.
@@ -62,19 +70,18 @@ pub(crate) struct NamespaceCells {
 impl Slot {
     #[cold]
     fn new() -> Box<CachePadded<Self>> {
-        let namespaces = [const { OnceLock::new() }; MAX_NAMESPACES / BLOCK];
+        let namespaces = [const { OnceLock::new() }; MAX_NAMESPACES];
         Box::new(CachePadded::new(Self { tier_misses: Default::default(), namespaces }))
     }
 
     #[inline]
     pub(crate) fn namespace(&self, ns: NamespaceId) -> &NamespaceCells {
-        let index = usize::from(ns.0) % MAX_NAMESPACES;
-        &self.namespaces[index / BLOCK].get_or_init(Box::default)[index % BLOCK]
+        self.namespaces[usize::from(ns.0) % MAX_NAMESPACES].get_or_init(Box::default)
     }
 
-    /// The cells of the namespace with this number, if this thread ever counted in its block.
+    /// The cells of the namespace with this number, if this thread ever counted there.
     pub(crate) fn cells(&self, id: usize) -> Option<&NamespaceCells> {
-        self.namespaces[id / BLOCK].get().map(|block| &block[id % BLOCK])
+        self.namespaces[id].get().map(|cells| &***cells)
     }
 }
 
@@ -104,6 +111,13 @@ impl Cell64 {
 pub(crate) enum Owner {
     One,
     Many,
+}
+
+impl Owner {
+    #[inline]
+    fn of(number: usize) -> Self {
+        if number == SHARED { Self::Many } else { Self::One }
+    }
 }
 
 /// What a thread keeps for all recorders. No destructor, so that it can be used to the very end of the thread.
@@ -145,7 +159,6 @@ pub(crate) fn sampled(kind: Sampled, every: u32) -> Option<u64> {
     })
 }
 
-#[inline]
 fn number() -> usize {
     match THREAD.with(|thread| thread.number.get()) {
         UNKNOWN => first_number(),
@@ -153,7 +166,6 @@ fn number() -> usize {
     }
 }
 
-#[cold]
 fn first_number() -> usize {
     // Fails only while the thread is torn down.
     let number = NUMBER.try_with(|number| number.0).unwrap_or(SHARED);
