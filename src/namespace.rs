@@ -102,9 +102,11 @@ impl Namespace {
     /// Its number in this process.
     #[inline]
     pub(crate) fn id(self) -> Result<NamespaceId, Error> {
-        match find(self.name, self.hash) {
-            Slot::Taken(id) => Ok(id),
-            Slot::Free => intern(self.name, |_| self.name),
+        let index = self.hash as usize % MAX_NAMESPACES;
+        match REGISTER[index].get() {
+            // As a rule it is the first there, and the very same text.
+            Some(known) if std::ptr::eq(known.name, self.name) => Ok(NamespaceId(index as u16)),
+            _ => search(self.name, self.hash),
         }
     }
 }
@@ -158,13 +160,12 @@ enum Slot {
     Free,
 }
 
-#[inline]
 fn find(name: &str, hash: u32) -> Slot {
     let start = hash as usize;
     for step in 0..MAX_NAMESPACES {
         let index = (start + step) % MAX_NAMESPACES;
         match REGISTER[index].get() {
-            Some(known) if std::ptr::eq(known.name, name) || known.hash == hash && known.name == name => {
+            Some(known) if known.hash == hash && known.name == name => {
                 return Slot::Taken(NamespaceId(index as u16));
             }
             Some(_) => {}
@@ -172,6 +173,15 @@ fn find(name: &str, hash: u32) -> Slot {
         }
     }
     Slot::Free
+}
+
+/// The number of a name that is known at compile time, given now if it has none.
+#[inline(never)]
+fn search(name: &'static str, hash: u32) -> Result<NamespaceId, Error> {
+    match find(name, hash) {
+        Slot::Taken(id) => Ok(id),
+        Slot::Free => intern(name, |_| name),
+    }
 }
 
 #[cold]
