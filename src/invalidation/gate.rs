@@ -19,8 +19,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// A power of two.
+/// Where writes are remembered, which the keys of a stripe share. A power of two.
 const STRIPES: usize = 512;
+/// Where only those who write at the same moment share one. A power of two.
+const FEW_STRIPES: usize = 128;
 /// Writes a stripe remembers.
 const REMEMBERED: usize = 8;
 
@@ -55,7 +57,8 @@ pub(crate) struct Moment(u64);
 impl Gates {
     pub(crate) fn new(remembers: bool) -> Arc<Self> {
         let recent = || if remembers { Box::from([(0, 0); REMEMBERED]) } else { Box::default() };
-        let stripes = (0..STRIPES).map(|_| Mutex::new(Stripe { recent: recent(), next: 0, fills: Vec::new() })).collect();
+        let stripes = if remembers { STRIPES } else { FEW_STRIPES };
+        let stripes = (0..stripes).map(|_| Mutex::new(Stripe { recent: recent(), next: 0, fills: Vec::new() })).collect();
         Arc::new(Self { stripes, writes: AtomicU64::new(1), remembers })
     }
 
@@ -102,7 +105,7 @@ impl Gates {
 
     #[inline]
     fn stripe(&self, hash: u64) -> &Mutex<Stripe> {
-        &self.stripes[(hash >> 32) as usize % STRIPES]
+        &self.stripes[(hash >> 32) as usize & (self.stripes.len() - 1)]
     }
 }
 
