@@ -143,11 +143,11 @@ impl Cache {
     /// ```
     pub fn with_resident<T: Payload + ?Sized, R>(&self, ns: Namespace, key: &str, read: impl FnOnce(&T::View) -> R) -> Option<R> {
         let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
-        let took = self.engine.recorder.sample();
+        let counted = self.engine.recorder.resident_hit(key.id);
         let fingerprint = self.fingerprint::<T>();
         let resident = self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read));
         if let Resident::Hit(_) = resident {
-            self.count_resident_hit(&key, took);
+            counted.count();
         }
         self.hit_or_counted_miss(&key, resident, fingerprint)
     }

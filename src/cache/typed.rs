@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::Cache;
-use crate::clock::Stopwatch;
 use crate::engine::fetch::{Build, Fetched, Load, LoadError, Make, Wanted};
 use crate::engine::read::Resident;
 use crate::engine::state::{Found, Want};
@@ -14,7 +13,7 @@ use crate::entry::{Claim, Entry, Form, Shape};
 use crate::error::Error;
 use crate::fetch_error::FetchError;
 use crate::key::Key;
-use crate::metrics::{MissCause, Verb};
+use crate::metrics::MissCause;
 use crate::namespace::Namespace;
 use crate::payload::Payload;
 use crate::policy::TtlPolicy;
@@ -73,20 +72,15 @@ impl Cache {
 
     #[inline]
     pub(super) fn resident<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Resident<Cached<T>> {
-        let took = self.engine.recorder.sample();
+        let counted = self.engine.recorder.resident_hit(key.id);
         let fingerprint = self.fingerprint::<T>();
-        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint, || self.count_resident_hit(key, took))) {
-            Resident::Hit(bytes) => Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch())),
+        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint)) {
+            Resident::Hit(bytes) => {
+                counted.count();
+                Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch()))
+            }
             Resident::Refused => Resident::Refused,
             Resident::Absent => Resident::Absent,
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn count_resident_hit(&self, key: &Key<'_>, took: Option<Stopwatch>) {
-        self.engine.recorder.hit(Tier::Memory, key.id);
-        if let Some(took) = took {
-            self.engine.recorder.timed(Tier::Memory, Verb::Get, took.elapsed());
         }
     }
 

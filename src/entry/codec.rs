@@ -180,15 +180,11 @@ impl Entry {
         }
     }
 
-    /// As [`claim`](Self::claim), counting a reference only if the answer is yes, and doing `before` first: what stands behind a count of references
-    /// waits until the entry's cache line is there.
+    /// As [`claim`](Self::claim), counting a reference only if the answer is yes.
     #[inline]
-    pub(crate) fn typed<F: Form>(&self, fingerprint: u64, before: impl FnOnce()) -> Option<Typed<F>> {
+    pub(crate) fn typed<F: Form>(&self, fingerprint: u64) -> Option<Typed<F>> {
         match self.check::<F>(fingerprint) {
-            Verdict::Yes => {
-                before();
-                Some(Typed { entry: self.clone(), form: PhantomData })
-            }
+            Verdict::Yes => Some(Typed { entry: self.clone(), form: PhantomData }),
             Verdict::Foreign | Verdict::Damaged => None,
         }
     }

@@ -19,7 +19,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::metrics::log::{LogAnalytics, RefillAnalytics};
 use crate::metrics::minute::Minute;
 use crate::metrics::outcome::{FetchOutcome, MissCause, Verb};
-use crate::metrics::slot::{Sampled, Slots, sampled};
+use crate::metrics::slot::{Cell64, Owner, Sampled, Slots, sampled};
 use crate::metrics::snapshot::{Analytics, FetchAnalytics, Latency, TierAnalytics, share};
 use crate::metrics::totals::{Totals, causes};
 use crate::namespace::NamespaceId;
@@ -79,6 +79,14 @@ impl Recorder {
     pub(crate) fn hit(&self, tier: Tier, ns: NamespaceId) {
         let (slot, owner) = self.slots.own();
         slot.namespace(ns).hits[tier as usize].bump(owner);
+    }
+
+    /// A read of memory begins, which [counts](ResidentHit::count) itself if it hits. Where it counts is looked up now, while its word is on its way, and
+    /// not behind the count of references, which nothing overtakes.
+    #[inline]
+    pub(crate) fn resident_hit(&self, ns: NamespaceId) -> ResidentHit<'_> {
+        let (slot, owner) = self.slots.own();
+        ResidentHit { recorder: self, cell: &slot.namespace(ns).hits[Tier::Memory as usize], owner, took: self.sample() }
     }
 
     /// `tier` was asked and had nothing to serve.
@@ -268,6 +276,25 @@ impl Recorder {
             p99: at(0.99),
             p999: at(0.999),
             max: Duration::from_nanos(histogram.max().min(LONGEST_NS)),
+        }
+    }
+}
+
+/// A read of memory that may become a hit.
+pub(crate) struct ResidentHit<'r> {
+    recorder: &'r Recorder,
+    cell: &'r Cell64,
+    owner: Owner,
+    took: Option<Stopwatch>,
+}
+
+impl ResidentHit<'_> {
+    /// It did.
+    #[inline(always)]
+    pub(crate) fn count(self) {
+        self.cell.bump(self.owner);
+        if let Some(took) = self.took {
+            self.recorder.timed(Tier::Memory, Verb::Get, took.elapsed());
         }
     }
 }
