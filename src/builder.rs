@@ -22,8 +22,8 @@ use crate::invalidation::rule::Rules;
 use crate::key::KeyHasher;
 use crate::metrics::{Departed, Exporter, Recorder};
 use crate::namespace::Namespace;
-use crate::policy::TtlPolicy;
 use crate::policy::placement::PlacementTable;
+use crate::policy::ttl::bounded_ms;
 use crate::schema;
 use crate::tier::disk::{Disk, DiskConfig};
 use crate::tier::memory::Memory;
@@ -248,7 +248,7 @@ fn governance(settings: &NamespaceConfig) -> Governance {
     Governance {
         max_ttl: settings.max_ttl,
         clamp: settings.is_clamped(),
-        grace_ms: TtlPolicy::Custom(settings.stale_if_error.unwrap_or_default()).ttl_ms(),
+        grace_ms: bounded_ms(settings.stale_if_error.unwrap_or_default()),
         refresh_ahead: settings.refresh_ahead,
         soft_timeout: settings.soft_timeout,
         hard_timeout: settings.hard_timeout,

@@ -75,9 +75,7 @@ impl TtlPolicy {
     /// The same in milliseconds, rounded down.
     #[inline]
     pub(crate) fn ttl_ms(self) -> u64 {
-        // In 64 bits: a division of 128 takes longer than the rest of a write's arithmetic.
-        let ttl = self.ttl();
-        ttl.as_secs() * 1_000 + u64::from(ttl.subsec_millis())
+        bounded_ms(self.ttl())
     }
 
     /// Is an entry of this policy written to disk on `set`, where nothing else is configured?
@@ -116,6 +114,14 @@ impl TtlPolicy {
             _ => None,
         }
     }
+}
+
+/// A time in milliseconds, rounded down; at most that of [`MAX_TTL`].
+#[inline]
+pub(crate) fn bounded_ms(time: Duration) -> u64 {
+    // In 64 bits: a division of 128 takes longer than the rest of a write's arithmetic.
+    let time = time.min(MAX_TTL);
+    time.as_secs() * 1_000 + u64::from(time.subsec_millis())
 }
 
 impl fmt::Display for TtlPolicy {

@@ -165,7 +165,7 @@ impl Shard<'_> {
         }
         match old {
             Ok(Some((side, number))) => self.overwrite(side, number, key.hash, entry),
-            // An entry of the table that no queue has there is none.
+            // There is no entry of the table that is in no queue.
             Ok(None) => return false,
             Err(gap) => self.insert(key.hash, entry, &gap, weight, cap, evicted),
         }
