@@ -81,7 +81,7 @@ impl Recorder {
         slot.namespace(ns).hits[tier as usize].bump(owner);
     }
 
-    /// A read of memory begins, which [counts](ResidentHit::count) itself if it hits. Where it counts is looked up now, while its word is on its way, and
+    /// A read of memory begins, which [counts](ResidentHit::count) itself if it hits. Where it counts is looked up now, and
     /// not behind the count of references, which nothing overtakes.
     #[inline]
     pub(crate) fn resident_hit(&self, ns: NamespaceId) -> ResidentHit<'_> {
