@@ -49,6 +49,7 @@ use crate::tier::remote::{RedisUrl, Remote, RemoteConfig};
 pub struct Builder {
     config: CacheConfig,
     clock: Option<Clock>,
+    is_uncounted: bool,
 }
 
 impl Builder {
@@ -118,6 +119,14 @@ impl Builder {
         self
     }
 
+    /// For benches: reads and writes are neither counted nor timed, and [`Cache::analytics`] knows of none. What it saves is a row of
+    /// `benches/versus`; nobody should want to.
+    #[doc(hidden)]
+    pub fn uncounted(mut self) -> Self {
+        self.is_uncounted = true;
+        self
+    }
+
     /// Opens the cache. The disk serves what survived the last run; memory refills from it in the background. What of a large folder has not been
     /// read after three seconds is read in the background, too: until then the disk answers only for what was put since, and health says so. A Redis
     /// that does not answer is no error (unless `coherence = "strict"`), the cache does without until it does.
@@ -131,7 +140,7 @@ impl Builder {
     /// answer within twenty times `disk.timeout`, or a process without a free file descriptor or thread: the disk begins down, and comes up with all
     /// it holds when that has passed.
     pub async fn open(self) -> Result<Cache, Error> {
-        let Self { config, clock } = self;
+        let Self { config, clock, is_uncounted } = self;
         config.validate()?;
         let (clock, hasher) = (clock.unwrap_or_default(), KeyHasher::random());
         let node = config.node.clone().unwrap_or_else(|| format!("node-{:012x}", fastrand::u64(..1 << 48)));
@@ -149,7 +158,7 @@ impl Builder {
             max_value: usize::try_from(u64::from(config.limits.max_value)).unwrap_or(usize::MAX),
             governance: governances(&config)?,
             placement,
-            recorder: Recorder::new(clock.clone()),
+            recorder: Recorder::new(clock.clone(), !is_uncounted),
             gates: Gates::new(disk.is_some()),
             rules,
             flights: Arc::new(Flights::default()),

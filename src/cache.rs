@@ -147,7 +147,7 @@ impl Cache {
         let fingerprint = self.fingerprint::<T>();
         let resident = self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read));
         if let Resident::Hit(_) = resident {
-            counted.count();
+            counted.count(&self.engine.recorder);
         }
         self.hit_or_counted_miss(&key, resident, fingerprint)
     }

@@ -76,7 +76,7 @@ impl Cache {
         let fingerprint = self.fingerprint::<T>();
         match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint)) {
             Resident::Hit(bytes) => {
-                counted.count();
+                counted.count(&self.engine.recorder);
                 Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch()))
             }
             Resident::Refused => Resident::Refused,

@@ -96,14 +96,14 @@ impl Engine {
                 if let Some((took, reads)) = took {
                     self.recorder.timed_for(Tier::Disk, Verb::Get, took.elapsed(), reads);
                 }
-                self.recorder.tier_miss(Tier::Memory);
+                self.recorder.tier_miss(Tier::Memory, key.id);
                 self.promote_now(key, &entry, moment, stamp);
                 self.recorder.hit(Tier::Disk, key.id);
                 Some(Some(Found { entry, tier: Tier::Disk }))
             }
             Lookup::Miss if self.remote.is_none() => {
-                self.recorder.tier_miss(Tier::Memory);
-                self.recorder.tier_miss(Tier::Disk);
+                self.recorder.tier_miss(Tier::Memory, key.id);
+                self.recorder.tier_miss(Tier::Disk, key.id);
                 self.recorder.miss(key.id, self.why_absent(key));
                 Some(None)
             }
@@ -148,7 +148,7 @@ impl Engine {
     pub(crate) fn find_in_memory(&self, key: &Key<'_>, want: Want, miss: &mut Missing) -> Option<Found> {
         let found = self.memory.get(key).and_then(|entry| self.judge(key, want, entry, Tier::Memory, miss));
         if found.is_none() {
-            self.recorder.tier_miss(Tier::Memory);
+            self.recorder.tier_miss(Tier::Memory, key.id);
         }
         found
     }
@@ -187,7 +187,7 @@ impl Engine {
         let took = crate::clock::Clock::stopwatch();
         let lookup = disk.get(key).await;
         self.recorder.timed(Tier::Disk, Verb::Get, took.elapsed());
-        self.take(lookup, Tier::Disk, miss)
+        self.take(key, lookup, Tier::Disk, miss)
     }
 
     async fn read_remote(&self, key: &Key<'_>, fill: &Fill, miss: &mut Missing) -> Option<Entry> {
@@ -200,11 +200,11 @@ impl Engine {
         let (lookup, lease) = remote.get(key, fill.stamp.stamp).await;
         miss.lease = lease;
         self.recorder.timed(Tier::Redis, Verb::Get, took.elapsed());
-        self.take(lookup, Tier::Redis, miss)
+        self.take(key, lookup, Tier::Redis, miss)
     }
 
     /// The entry of a lookup; anything else is counted.
-    pub(crate) fn take(&self, lookup: Lookup, tier: Tier, miss: &mut Missing) -> Option<Entry> {
+    pub(crate) fn take(&self, key: &Key<'_>, lookup: Lookup, tier: Tier, miss: &mut Missing) -> Option<Entry> {
         match lookup {
             Lookup::Hit(entry) => return Some(entry),
             Lookup::Miss => {}
@@ -219,7 +219,7 @@ impl Engine {
                 miss.because(MissCause::TierDown);
             }
         }
-        self.recorder.tier_miss(tier);
+        self.recorder.tier_miss(tier, key.id);
         None
     }
 
@@ -245,7 +245,7 @@ impl Engine {
             return Some(Found { entry, tier });
         }
         if tier != Tier::Memory {
-            self.recorder.tier_miss(tier);
+            self.recorder.tier_miss(tier, key.id);
         }
         miss.because(MissCause::Expired);
         if self.clock.is_before(entry.stale_until()) {

@@ -70,7 +70,7 @@ impl Engine {
         self.recorder.timed(Tier::Redis, Verb::Get, took.elapsed());
         for (i, (lookup, _lease)) in asked.into_iter().zip(lookups) {
             let Open { at, key, fill, miss } = &mut open[i];
-            let Some(entry) = self.take(lookup, Tier::Redis, miss) else { continue };
+            let Some(entry) = self.take(key, lookup, Tier::Redis, miss) else { continue };
             if let Some(found) = self.judge(key, want, entry, Tier::Redis, miss) {
                 self.promote(key, &found, fill);
                 answers[*at] = self.counted(Some(found), *key);

@@ -1,46 +1,43 @@
 //! Counting at next to no cost: exact, per thread, added up when read.
 //!
-//! A hit is one count, in the cell of its namespace and tier, in the slot of its thread ([`super::slot`]); the sums (hits of a tier, of
-//! a namespace, of all) are made when somebody asks ([`super::totals`]). Events that cost microseconds anyway (errors, fetches,
-//! movements) are plain shared atomics.
+//! A hit is one count, in the cell of its namespace and tier that its thread has to itself ([`super::slot`]); the sums (hits of a
+//! tier, of a namespace, of all) are made when somebody asks ([`super::totals`]). Events that cost microseconds anyway (errors,
+//! fetches, movements) are plain shared atomics.
 //!
-//! Latencies go into histograms behind short mutexes: [`Recorder::sample`] lets one in 64 of a thread's operations be timed
-//! for memory, where a clock read would be a third of the operation, and [`Recorder::sample_cached`] one in eight of the disk's that find
-//! the page cache warm, which then counts for eight. All else of disk and Redis is timed.
+//! One in 64 of a thread's operations on memory is timed, where a look at the clock is a third of the operation and lets none of its
+//! neighbours overlap with it; one in eight of the disk's that find the page cache warm, which then counts for eight; all else of
+//! disk and Redis. What is rare on a hit (it is timed, it is the first, the thread has no slot of its own) is out of line, behind one test.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Stopwatch};
+use crate::metrics::cells::{Cells, NamespaceCells, Owner};
+use crate::metrics::latency::Latencies;
 use crate::metrics::log::{LogAnalytics, RefillAnalytics};
 use crate::metrics::minute::Minute;
 use crate::metrics::outcome::{FetchOutcome, MissCause, Verb};
-use crate::metrics::slot::{Cell64, Owner, Sampled, Slots, sampled};
+use crate::metrics::slot::{Slots, memory_turn, page_cache_turn};
 use crate::metrics::snapshot::{Analytics, FetchAnalytics, Latency, TierAnalytics, share};
 use crate::metrics::totals::{Totals, causes};
 use crate::namespace::NamespaceId;
 use crate::tier::{Tier, Usage};
 
-/// One in so many memory operations is timed.
-const SAMPLE_EVERY: u32 = 64;
 /// One in so many reads of the page cache is timed: a dozen times a memory hit, and two looks at the clock are 3 % of it.
 const SAMPLE_CACHED_EVERY: u32 = 8;
-/// The longest latency that is told apart, in nanoseconds.
-const LONGEST_NS: u64 = 60_000_000_000;
 
 /// Counts what happens in one cache. Shared by reference; every method may be called from any thread.
 pub(crate) struct Recorder {
     clock: Clock,
     /// Steady milliseconds at open.
     opened: u64,
+    is_idle: bool,
     slots: Slots,
     rare: CachePadded<Rare>,
-    /// By tier and verb; made with the first measurement (30 KiB each).
-    latency: [[Mutex<Option<Histogram<u64>>>; 2]; 3],
+    latencies: Latencies,
     minute: Mutex<Minute>,
 }
 
@@ -62,67 +59,95 @@ struct RareTier {
 }
 
 impl Recorder {
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// With `counts` false, reads and writes are neither counted nor timed, so that it can be measured what that costs.
+    pub(crate) fn new(clock: Clock, counts: bool) -> Self {
         let opened = clock.steady();
         Self {
             clock,
             opened,
+            is_idle: !counts,
             slots: Slots::new(),
             rare: CachePadded::default(),
-            latency: [const { [const { Mutex::new(None) }; 2] }; 3],
+            latencies: Latencies::new(),
             minute: Mutex::new(Minute::new(opened)),
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, ns: NamespaceId, bump: impl FnOnce(&Cells, Owner)) {
+        if !self.is_idle {
+            let (cells, owner) = self.slots.cells(ns);
+            bump(cells, owner);
         }
     }
 
     /// A read was answered by `tier`.
     #[inline]
     pub(crate) fn hit(&self, tier: Tier, ns: NamespaceId) {
-        let (slot, owner) = self.slots.own();
-        slot.namespace(ns).hits[tier as usize].bump(owner);
+        self.count(ns, |cells, owner| cells.hits[tier as usize].bump(owner));
     }
 
     /// A read of memory begins, which [counts](ResidentHit::count) itself if it hits. Where it counts is looked up now, and
     /// not behind the count of references, which nothing overtakes.
     #[inline]
-    pub(crate) fn resident_hit(&self, ns: NamespaceId) -> ResidentHit<'_> {
-        let (slot, owner) = self.slots.own();
-        ResidentHit { recorder: self, cell: &slot.namespace(ns).hits[Tier::Memory as usize], owner, took: self.sample() }
+    pub(crate) fn resident_hit(&self, ns: NamespaceId) -> ResidentHit {
+        if self.is_idle {
+            return ResidentHit { cells: NamespaceCells::nobody(), rarely: Some(Rarely { owner: Owner::Many, took: None }) };
+        }
+        match self.slots.seated_and_not_timed(ns) {
+            Some(cells) => ResidentHit { cells, rarely: None },
+            None => self.rare_resident_hit(ns),
+        }
+    }
+
+    #[cold]
+    fn rare_resident_hit(&self, ns: NamespaceId) -> ResidentHit {
+        let (cells, owner) = self.slots.cells(ns);
+        // The clock last: what came before is not a part of the read.
+        ResidentHit { cells, rarely: Some(Rarely { owner, took: self.sample() }) }
+    }
+
+    #[cold]
+    fn count_rare_hit(&self, cells: &Cells, rarely: Rarely) {
+        // The clock first: the count is not a part of the read.
+        let took = rarely.took.map(Stopwatch::elapsed);
+        cells.hits[Tier::Memory as usize].bump(rarely.owner);
+        if let Some(took) = took {
+            self.timed_in_memory(Verb::Get, took);
+        }
     }
 
     /// `tier` was asked and had nothing to serve.
     #[inline]
-    pub(crate) fn tier_miss(&self, tier: Tier) {
-        let (slot, owner) = self.slots.own();
-        slot.tier_misses[tier as usize].bump(owner);
+    pub(crate) fn tier_miss(&self, tier: Tier, ns: NamespaceId) {
+        self.count(ns, |cells, owner| cells.tier_misses[tier as usize].bump(owner));
     }
 
     /// A read that asks memory alone was not answered.
     #[inline]
     pub(crate) fn resident_miss(&self, ns: NamespaceId, cause: MissCause) {
-        let (slot, owner) = self.slots.own();
-        slot.tier_misses[Tier::Memory as usize].bump(owner);
-        slot.namespace(ns).misses[cause as usize].bump(owner);
+        self.count(ns, |cells, owner| {
+            cells.tier_misses[Tier::Memory as usize].bump(owner);
+            cells.misses[cause as usize].bump(owner);
+        });
     }
 
     /// A read was answered by no tier.
     #[inline]
     pub(crate) fn miss(&self, ns: NamespaceId, cause: MissCause) {
-        let (slot, owner) = self.slots.own();
-        slot.namespace(ns).misses[cause as usize].bump(owner);
+        self.count(ns, |cells, owner| cells.misses[cause as usize].bump(owner));
     }
 
     /// A caller got a value past its time. Comes in addition to the read's hit or miss.
     #[inline]
     pub(crate) fn stale(&self, ns: NamespaceId) {
-        let (slot, owner) = self.slots.own();
-        slot.namespace(ns).stale.bump(owner);
+        self.count(ns, |cells, owner| cells.stale.bump(owner));
     }
 
     /// A value was written.
     #[inline]
     pub(crate) fn set(&self, ns: NamespaceId) {
-        let (slot, owner) = self.slots.own();
-        slot.namespace(ns).sets.bump(owner);
+        self.count(ns, |cells, owner| cells.sets.bump(owner));
     }
 
     /// Something went wrong in `tier`.
@@ -162,31 +187,32 @@ impl Recorder {
     /// A stopwatch for one in 64 of this thread's operations, the first among them.
     #[inline]
     pub(crate) fn sample(&self) -> Option<Stopwatch> {
-        sampled(Sampled::Memory, SAMPLE_EVERY).map(|_| Clock::stopwatch())
+        (!self.is_idle && memory_turn()).then(Clock::stopwatch)
     }
 
     /// A stopwatch for one in eight of this thread's reads of the disk that may not wait, the first among them, and for how many reads it stands.
     #[inline]
     pub(crate) fn sample_cached(&self) -> Option<(Stopwatch, u64)> {
-        sampled(Sampled::PageCache, SAMPLE_CACHED_EVERY).map(|reads| (Clock::stopwatch(), reads))
+        page_cache_turn(SAMPLE_CACHED_EVERY).map(|reads| (Clock::stopwatch(), reads))
     }
 
-    /// An operation of `tier` took so long. Below 1 ns and above 60 s it is counted as these.
+    /// A [sampled](Self::sample) operation of memory took so long. Below 1 ns and above 60 s it is counted as these.
+    #[cold]
+    pub(crate) fn timed_in_memory(&self, verb: Verb, took: Duration) {
+        match self.slots.own() {
+            (slot, Owner::One) => self.latencies.record_soon(verb, took, &slot.pending[verb as usize]),
+            (_, Owner::Many) => self.latencies.record(Tier::Memory, verb, took, 1),
+        }
+    }
+
+    /// An operation of `tier` took so long. Bounded as those in memory.
     pub(crate) fn timed(&self, tier: Tier, verb: Verb, took: Duration) {
         self.timed_for(tier, verb, took, 1);
     }
 
     /// The same, standing for so many operations.
     pub(crate) fn timed_for(&self, tier: Tier, verb: Verb, took: Duration, operations: u64) {
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).clamp(1, LONGEST_NS);
-        let mut latency = self.latency[tier as usize][verb as usize].lock();
-        if latency.is_none() {
-            // These bounds are constants that hdrhistogram accepts; should it ever not, latencies are not told.
-            *latency = Histogram::new_with_bounds(1, LONGEST_NS, 2).ok();
-        }
-        if let Some(histogram) = latency.as_mut() {
-            histogram.saturating_record_n(ns, operations);
-        }
+        self.latencies.record(tier, verb, took, operations);
     }
 
     /// Notes how much was done so far, for [`error_rate_last_minute`](Self::error_rate_last_minute), which is as fine as
@@ -266,35 +292,30 @@ impl Recorder {
     }
 
     fn latency(&self, tier: Tier, verb: Verb) -> Latency {
-        let latency = self.latency[tier as usize][verb as usize].lock();
-        let Some(histogram) = latency.as_ref() else { return Latency::default() };
-        let at = |quantile| Duration::from_nanos(histogram.value_at_quantile(quantile).min(LONGEST_NS));
-        Latency {
-            count: histogram.len(),
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: Duration::from_nanos(histogram.max().min(LONGEST_NS)),
-        }
+        self.latencies.tell(tier, verb, self.slots.used().map(|slot| &slot.pending[verb as usize]))
     }
 }
 
 /// A read of memory that may become a hit.
-pub(crate) struct ResidentHit<'r> {
-    recorder: &'r Recorder,
-    cell: &'r Cell64,
+pub(crate) struct ResidentHit {
+    cells: &'static Cells,
+    /// What is not so with nearly every read.
+    rarely: Option<Rarely>,
+}
+
+struct Rarely {
     owner: Owner,
     took: Option<Stopwatch>,
 }
 
-impl ResidentHit<'_> {
-    /// It did.
+impl ResidentHit {
+    /// It did, says the recorder that was told of its begin.
     #[inline(always)]
-    pub(crate) fn count(self) {
-        self.cell.bump(self.owner);
-        if let Some(took) = self.took {
-            self.recorder.timed(Tier::Memory, Verb::Get, took.elapsed());
+    pub(crate) fn count(self, recorder: &Recorder) {
+        match self.rarely {
+            None => self.cells.hits[Tier::Memory as usize].bump_alone(),
+            Some(_) if recorder.is_idle => {}
+            Some(rarely) => recorder.count_rare_hit(self.cells, rarely),
         }
     }
 }

@@ -1,9 +1,13 @@
-//! Where a thread counts: a slot of its own, without an atomic addition.
+//! Where a thread counts: in cells of its own, without an atomic addition.
 //!
 //! Each living thread of the process owns a number below [`OWNED`]; in every recorder that number is a slot which only
 //! this thread writes. One writer needs no atomic addition: a relaxed load and a relaxed store are exact and touch a cache line that
 //! no other core writes. When the thread ends, the number goes back through a mutex, whose order makes the next owner see
 //! the last count. Threads beyond [`OWNED`], and a thread that is already being torn down, share the last slot and add atomically.
+//!
+//! From the number to the cells of a namespace it is four loads, one behind the other, and as many tests. So a thread remembers
+//! where it counted last: its **seats**, by the place of recorder and namespace, which is unique for the life of the process. A seat is
+//! only ever taken in a slot that the thread owns; who sits needs not ask.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -12,126 +16,156 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use crate::metrics::outcome::MissCause;
+use crate::metrics::cells::{Cells, NamespaceCells, Owner};
+use crate::metrics::pending::Pending;
 use crate::namespace::{MAX_NAMESPACES, NamespaceId};
 
 /// How many threads at a time have a slot of their own.
 pub(crate) const OWNED: usize = 64;
 /// Number of the slot that is shared by all the others.
 const SHARED: usize = OWNED;
+/// Places that a thread remembers.
+const SEATS: usize = 8;
+/// One in so many operations on memory is timed.
+const MEMORY_EVERY: u32 = 64;
+/// Namespaces of a block of a slot.
+const BLOCK: usize = 32;
 
 /// The slots of one recorder, by the number of the writing thread; the last is shared.
-pub(crate) struct Slots([OnceLock<Box<CachePadded<Slot>>>; OWNED + 1]);
+pub(crate) struct Slots {
+    /// The place of the first namespace.
+    first_place: u64,
+    slots: [OnceLock<Box<CachePadded<Slot>>>; OWNED + 1],
+}
 
 impl Slots {
     pub(crate) fn new() -> Self {
-        Self([const { OnceLock::new() }; OWNED + 1])
+        static RECORDERS: AtomicU64 = AtomicU64::new(1);
+        // More apart than there are namespaces, and odd: the same namespace of two caches is not the same seat.
+        let first_place = RECORDERS.fetch_add(1, Ordering::Relaxed) * (MAX_NAMESPACES as u64 + 1);
+        Self { first_place, slots: [const { OnceLock::new() }; OWNED + 1] }
     }
 
-    /// This thread's slot, made on its first count.
+    /// This thread's cells of a namespace, if it sits there.
+    #[inline(always)]
+    pub(crate) fn seated(&self, ns: NamespaceId) -> Option<&'static Cells> {
+        let place = self.first_place.wrapping_add(u64::from(ns.0));
+        let seat = THREAD.with(|thread| thread.seats[place as usize % SEATS].get());
+        (seat.place == place).then_some(seat.cells)
+    }
+
+    /// The same for an operation on memory, if it is not one to be timed; else nothing has happened.
+    #[inline(always)]
+    pub(crate) fn seated_and_not_timed(&self, ns: NamespaceId) -> Option<&'static Cells> {
+        THREAD.with(|thread| {
+            let left = thread.until.get().checked_sub(1)?;
+            let cells = self.seated(ns)?;
+            thread.until.set(left);
+            Some(cells)
+        })
+    }
+
+    /// This thread's cells of a namespace, made with its first count.
     #[inline]
-    pub(crate) fn own(&self) -> (&Slot, Owner) {
-        let number = THREAD.with(|thread| thread.number.get());
-        match self.0.get(number).and_then(OnceLock::get) {
-            Some(slot) => (slot, Owner::of(number)),
-            None => self.first(),
+    pub(crate) fn cells(&self, ns: NamespaceId) -> (&'static Cells, Owner) {
+        match self.seated(ns) {
+            Some(cells) => (cells, Owner::One),
+            None => self.sit(ns),
         }
     }
 
-    /// This thread has no number yet, or its slot was never used here.
     #[cold]
-    fn first(&self) -> (&Slot, Owner) {
+    fn sit(&self, ns: NamespaceId) -> (&'static Cells, Owner) {
+        let (slot, owner) = self.own();
+        let cells = slot.cells(ns);
+        if owner == Owner::One {
+            let place = self.first_place.wrapping_add(u64::from(ns.0));
+            THREAD.with(|thread| thread.seats[place as usize % SEATS].set(Seat { place, cells }));
+        }
+        (cells, owner)
+    }
+
+    /// This thread's slot, made on its first use.
+    pub(crate) fn own(&self) -> (&Slot, Owner) {
         let number = number();
-        (self.0[number].get_or_init(Slot::new), Owner::of(number))
+        let slot = self.slots[number].get_or_init(Box::default);
+        (slot, if number == SHARED { Owner::Many } else { Owner::One })
     }
 
     /// Every slot that was ever used.
-    pub(crate) fn used(&self) -> Vec<&Slot> {
-        self.0.iter().filter_map(OnceLock::get).map(|slot| &***slot).collect()
+    pub(crate) fn used(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter_map(OnceLock::get).map(|slot| &***slot)
     }
 }
 
-/// The counts of one thread.
-pub(crate) struct Slot {
-    pub(crate) tier_misses: [Cell64; 3],
-    /// Each comes into being with its first count. No blocks of them: a hit would pay for the arithmetic.
-    namespaces: [OnceLock<Box<CachePadded<NamespaceCells>>>; MAX_NAMESPACES],
+impl Drop for Slots {
+    fn drop(&mut self) {
+        // Who still remembers a place here never asks for it again: no other recorder has it.
+        self.used().flat_map(Slot::all).for_each(NamespaceCells::give_back);
+    }
 }
 
-/// One thread's counts of one namespace.
+/// What one thread counted and measured of one cache.
 #[derive(Default)]
-pub(crate) struct NamespaceCells {
-    pub(crate) hits: [Cell64; 3],
-    pub(crate) misses: [Cell64; MissCause::COUNT],
-    pub(crate) stale: Cell64,
-    pub(crate) sets: Cell64,
+pub(crate) struct Slot {
+    blocks: [OnceLock<Box<Block>>; MAX_NAMESPACES / BLOCK],
+    /// Times of memory, by verb.
+    pub(crate) pending: [Pending; 2],
 }
+
+#[derive(Default)]
+struct Block([OnceLock<&'static Cells>; BLOCK]);
 
 impl Slot {
-    #[cold]
-    fn new() -> Box<CachePadded<Self>> {
-        let namespaces = [const { OnceLock::new() }; MAX_NAMESPACES];
-        Box::new(CachePadded::new(Self { tier_misses: Default::default(), namespaces }))
-    }
-
-    #[inline]
-    pub(crate) fn namespace(&self, ns: NamespaceId) -> &NamespaceCells {
-        self.namespaces[usize::from(ns.0) % MAX_NAMESPACES].get_or_init(Box::default)
+    fn cells(&self, ns: NamespaceId) -> &'static Cells {
+        let id = usize::from(ns.0) % MAX_NAMESPACES;
+        self.blocks[id / BLOCK].get_or_init(Box::default).0[id % BLOCK].get_or_init(NamespaceCells::lent)
     }
 
     /// The cells of the namespace with this number, if this thread ever counted there.
-    pub(crate) fn cells(&self, id: usize) -> Option<&NamespaceCells> {
-        self.namespaces[id].get().map(|cells| &***cells)
+    pub(crate) fn found(&self, id: usize) -> Option<&'static Cells> {
+        self.blocks[id / BLOCK].get()?.0[id % BLOCK].get().copied()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'static Cells> {
+        self.blocks.iter().filter_map(OnceLock::get).flat_map(|block| &block.0).filter_map(OnceLock::get).copied()
     }
 }
 
-/// A count in a thread's slot. Never decreases.
-#[derive(Default)]
-pub(crate) struct Cell64(AtomicU64);
-
-impl Cell64 {
-    #[inline]
-    pub(crate) fn bump(&self, owner: Owner) {
-        match owner {
-            // The only writer: nothing can come between the load and the store.
-            Owner::One => self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
-            Owner::Many => {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Who writes to a slot.
+/// Where a thread counted last.
 #[derive(Clone, Copy)]
-pub(crate) enum Owner {
-    One,
-    Many,
+struct Seat {
+    /// Of the recorder and namespace; 0 is nobody's.
+    place: u64,
+    cells: &'static Cells,
 }
 
-impl Owner {
-    #[inline]
-    fn of(number: usize) -> Self {
-        if number == SHARED { Self::Many } else { Self::One }
-    }
+impl Seat {
+    const FREE: Self = Self { place: 0, cells: NamespaceCells::nobody() };
 }
 
 /// What a thread keeps for all recorders. No destructor, so that it can be used to the very end of the thread.
 struct Thread {
     /// Its slot's number; `UNKNOWN` before its first count, `SHARED` after its number was given back.
     number: Cell<usize>,
-    /// Operations of each kind offered to [`sampled`] so far.
-    turns: [Cell<u32>; 2],
+    /// Operations on memory still to come before one is [timed](memory_turn).
+    until: Cell<u32>,
+    /// Reads of the page cache offered to [`page_cache_turn`] so far.
+    reads: Cell<u32>,
+    seats: [Cell<Seat>; SEATS],
 }
 
 const UNKNOWN: usize = usize::MAX;
 
 thread_local! {
-    static THREAD: Thread = const { Thread { number: Cell::new(UNKNOWN), turns: [const { Cell::new(0) }; 2] } };
+    static THREAD: Thread = const {
+        Thread {
+            number: Cell::new(UNKNOWN),
+            until: Cell::new(0),
+            reads: Cell::new(0),
+            seats: [const { Cell::new(Seat::FREE) }; SEATS],
+        }
+    };
     /// Gives the number back when the thread ends.
     static NUMBER: Number = Number::take();
 }
@@ -141,20 +175,22 @@ static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 struct Number(usize);
 
-/// What is timed by samples. Each kind has a count of its own: one read may be both, and would take every turn of one kind from the other.
-#[derive(Clone, Copy)]
-pub(crate) enum Sampled {
-    Memory,
-    PageCache,
+/// Is this operation of this thread on memory to be timed? The first is, and then one in [`MEMORY_EVERY`]; by a count over all recorders.
+#[inline]
+pub(crate) fn memory_turn() -> bool {
+    THREAD.with(|thread| {
+        let left = thread.until.get();
+        thread.until.set(if left == 0 { MEMORY_EVERY - 1 } else { left - 1 });
+        left == 0
+    })
 }
 
-/// For how many operations of this thread this one stands, if it is the first of `every`: all since the one before; by a count over all recorders.
-#[inline]
-pub(crate) fn sampled(kind: Sampled, every: u32) -> Option<u64> {
+/// For how many reads of the page cache by this thread this one stands, if it is the first of `every`: all since the one before. A count
+/// of its own: the same read may be one of memory, too, and would take every turn of one kind from the other.
+pub(crate) fn page_cache_turn(every: u32) -> Option<u64> {
     THREAD.with(|thread| {
-        let count = &thread.turns[kind as usize];
-        let turn = count.get();
-        count.set(turn.wrapping_add(1));
+        let turn = thread.reads.get();
+        thread.reads.set(turn.wrapping_add(1));
         turn.is_multiple_of(every).then_some(if turn == 0 { 1 } else { u64::from(every) })
     })
 }
@@ -188,7 +224,10 @@ impl Number {
 impl Drop for Number {
     fn drop(&mut self) {
         // What this thread still counts in other destructors goes to the shared slot.
-        THREAD.with(|thread| thread.number.set(SHARED));
+        THREAD.with(|thread| {
+            thread.number.set(SHARED);
+            thread.seats.iter().for_each(|seat| seat.set(Seat::FREE));
+        });
         if self.0 != SHARED {
             FREE.lock().0.push(self.0);
         }

@@ -20,15 +20,13 @@ pub(crate) struct Totals {
 impl Totals {
     /// Adds up what all threads counted.
     pub(crate) fn of(slots: &Slots) -> Self {
-        let slots = slots.used();
+        let slots: Vec<_> = slots.used().collect();
         let mut totals = Self::default();
-        for slot in &slots {
-            for (sum, cell) in totals.tier_misses.iter_mut().zip(&slot.tier_misses) {
-                *sum += cell.read();
-            }
-        }
         for id in 0..MAX_NAMESPACES {
             let one = NamespaceTotals::of(&slots, id);
+            for (sum, count) in totals.tier_misses.iter_mut().zip(one.tier_misses) {
+                *sum += count;
+            }
             if !one.is_idle() {
                 totals.add(NamespaceId(id as u16), &one);
             }
@@ -72,6 +70,7 @@ impl Totals {
 #[derive(Default)]
 struct NamespaceTotals {
     hits: [u64; 3],
+    tier_misses: [u64; 3],
     misses: [u64; MissCause::COUNT],
     stale: u64,
     sets: u64,
@@ -80,8 +79,11 @@ struct NamespaceTotals {
 impl NamespaceTotals {
     fn of(slots: &[&Slot], id: usize) -> Self {
         let mut one = Self::default();
-        for cells in slots.iter().filter_map(|slot| slot.cells(id)) {
+        for cells in slots.iter().filter_map(|slot| slot.found(id)) {
             for (sum, cell) in one.hits.iter_mut().zip(&cells.hits) {
+                *sum += cell.read();
+            }
+            for (sum, cell) in one.tier_misses.iter_mut().zip(&cells.tier_misses) {
                 *sum += cell.read();
             }
             for (sum, cell) in one.misses.iter_mut().zip(&cells.misses) {
@@ -93,6 +95,7 @@ impl NamespaceTotals {
         one
     }
 
+    /// Nothing to tell of yet: not even of a read that is still on its way from tier to tier.
     fn is_idle(&self) -> bool {
         self.hits.iter().chain(&self.misses).all(|count| *count == 0) && self.stale == 0 && self.sets == 0
     }

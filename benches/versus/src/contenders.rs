@@ -60,8 +60,17 @@ pub const NAMESPACE: Namespace = Namespace::CURVES;
 impl Aurum {
     /// With this budget in bytes, all overhead counted.
     pub fn new(bytes: u64) -> Self {
+        Self::of(Cache::builder().memory(bytes))
+    }
+
+    /// The same without metrics.
+    pub fn uncounted(bytes: u64) -> Self {
+        Self::of(Cache::builder().memory(bytes).uncounted())
+    }
+
+    fn of(builder: aurum_cache::Builder) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let cache = runtime.block_on(Cache::builder().memory(bytes).open()).expect("a cache");
+        let cache = runtime.block_on(builder.open()).expect("a cache");
         Self { cache, _runtime: runtime }
     }
 

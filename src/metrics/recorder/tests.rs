@@ -8,7 +8,7 @@ fn id(namespace: Namespace) -> NamespaceId {
 
 #[test]
 fn counts_are_exact_under_four_threads() {
-    let recorder = Recorder::new(Clock::manual());
+    let recorder = Recorder::new(Clock::manual(), true);
     let (curves, general) = (id(Namespace::CURVES), id(Namespace::GENERAL));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -16,7 +16,7 @@ fn counts_are_exact_under_four_threads() {
                 for _ in 0..100_000 {
                     recorder.hit(Tier::Memory, curves);
                     recorder.miss(general, MissCause::Absent);
-                    recorder.tier_miss(Tier::Memory);
+                    recorder.tier_miss(Tier::Memory, general);
                 }
             });
         }
@@ -32,7 +32,7 @@ fn counts_are_exact_under_four_threads() {
 
 #[test]
 fn counts_are_exact_with_more_threads_than_slots_and_with_threads_that_come_and_go() {
-    let recorder = Recorder::new(Clock::manual());
+    let recorder = Recorder::new(Clock::manual(), true);
     let ns = id(Namespace::CURVES);
     for _ in 0..3 {
         let all_there = std::sync::Barrier::new(OWNED + 16);
@@ -51,7 +51,7 @@ fn counts_are_exact_with_more_threads_than_slots_and_with_threads_that_come_and_
 
 #[test]
 fn an_idle_recorder_divides_by_nothing_and_prints_a_table() {
-    let seen = Recorder::new(Clock::manual()).snapshot([None; 3], None);
+    let seen = Recorder::new(Clock::manual(), true).snapshot([None; 3], None);
     assert_eq!((seen.hit_rate, seen.error_rate), (0.0, 0.0));
     assert!(seen.namespaces.is_empty());
     assert!(seen.to_string().contains("memory"));
@@ -59,7 +59,7 @@ fn an_idle_recorder_divides_by_nothing_and_prints_a_table() {
 
 #[test]
 fn percentiles_of_known_samples_are_right_to_two_digits() {
-    let recorder = Recorder::new(Clock::manual());
+    let recorder = Recorder::new(Clock::manual(), true);
     for ms in 1..=1_000 {
         recorder.timed(Tier::Redis, Verb::Get, Duration::from_millis(ms));
     }
@@ -80,7 +80,7 @@ fn percentiles_of_known_samples_are_right_to_two_digits() {
 #[test]
 fn the_error_rate_speaks_of_the_last_minute_and_forgets() {
     let clock = Clock::manual();
-    let recorder = Recorder::new(clock.clone());
+    let recorder = Recorder::new(clock.clone(), true);
     let ns = id(Namespace::CURVES);
     assert_eq!(recorder.error_rate_last_minute(), 0.0);
     (0..100).for_each(|_| recorder.hit(Tier::Memory, ns));
@@ -101,7 +101,7 @@ fn the_error_rate_speaks_of_the_last_minute_and_forgets() {
 
 #[test]
 fn one_operation_in_sixty_four_is_timed() {
-    let recorder = Recorder::new(Clock::manual());
+    let recorder = Recorder::new(Clock::manual(), true);
     let timed = std::thread::scope(|scope| {
         let count = || (0..640).filter(|_| recorder.sample().is_some()).count();
         scope.spawn(count).join().unwrap()
@@ -111,7 +111,7 @@ fn one_operation_in_sixty_four_is_timed() {
 
 #[test]
 fn a_timed_read_of_the_page_cache_stands_for_those_that_were_not() {
-    let recorder = Recorder::new(Clock::manual());
+    let recorder = Recorder::new(Clock::manual(), true);
     let read = || {
         // As a read of the disk does: memory was asked first.
         recorder.sample();
@@ -128,7 +128,7 @@ fn a_timed_read_of_the_page_cache_stands_for_those_that_were_not() {
 
 #[test]
 fn what_the_tiers_hold_and_what_moved_stands_in_the_snapshot() {
-    let recorder = Recorder::new(Clock::manual());
+    let recorder = Recorder::new(Clock::manual(), true);
     recorder.promoted(Tier::Disk, 2);
     recorder.demoted(Tier::Memory, 3);
     recorder.expired(Tier::Memory, 1);

@@ -1,0 +1,83 @@
+//! How long operations took: a histogram by tier and verb, each behind a short mutex.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+use crate::metrics::outcome::Verb;
+use crate::metrics::pending::Pending;
+use crate::metrics::snapshot::Latency;
+use crate::tier::Tier;
+
+/// The longest latency that is told apart, in nanoseconds.
+const LONGEST_NS: u64 = 60_000_000_000;
+
+/// By tier and verb, 30 KiB each. Those of disk and Redis are made with the first time.
+pub(crate) struct Latencies([[Mutex<Option<Histogram<u64>>>; 2]; 3]);
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        let latencies = Self([const { [const { Mutex::new(None) }; 2] }; 3]);
+        // Now, for a hit allocates nothing.
+        latencies.0[Tier::Memory as usize].iter().for_each(|latency| *latency.lock() = histogram());
+        latencies
+    }
+
+    /// One took so long, and stands for so many. Below 1 ns and above 60 s it is counted as these.
+    pub(crate) fn record(&self, tier: Tier, verb: Verb, took: Duration, operations: u64) {
+        let mut latency = self.0[tier as usize][verb as usize].lock();
+        if latency.is_none() {
+            *latency = histogram();
+        }
+        if let Some(histogram) = latency.as_mut() {
+            histogram.saturating_record_n(nanos(took), operations);
+        }
+    }
+
+    /// One of memory took so long. `pending` is the caller's own.
+    pub(crate) fn record_soon(&self, verb: Verb, took: Duration, pending: &Pending) {
+        if !pending.push(nanos(took)) {
+            let mut latency = self.0[Tier::Memory as usize][verb as usize].lock();
+            if let Some(histogram) = latency.as_mut() {
+                pending.each(|nanos| histogram.saturating_record(nanos));
+                histogram.saturating_record(nanos(took));
+            }
+            pending.clear();
+        }
+    }
+
+    /// What was measured so far, with what the threads have not recorded yet.
+    pub(crate) fn tell<'p>(&self, tier: Tier, verb: Verb, pending: impl Iterator<Item = &'p Pending>) -> Latency {
+        let latency = self.0[tier as usize][verb as usize].lock();
+        let Some(histogram) = latency.as_ref() else { return Latency::default() };
+        if tier != Tier::Memory {
+            return tell(histogram);
+        }
+        let mut all = histogram.clone();
+        pending.for_each(|pending| pending.each(|nanos| all.saturating_record(nanos)));
+        drop(latency);
+        tell(&all)
+    }
+}
+
+/// These bounds are constants that hdrhistogram accepts; should it ever not, latencies are not told.
+fn histogram() -> Option<Histogram<u64>> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 2).ok()
+}
+
+fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).clamp(1, LONGEST_NS)
+}
+
+fn tell(histogram: &Histogram<u64>) -> Latency {
+    let at = |quantile| Duration::from_nanos(histogram.value_at_quantile(quantile).min(LONGEST_NS));
+    Latency {
+        count: histogram.len(),
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: Duration::from_nanos(histogram.max().min(LONGEST_NS)),
+    }
+}

@@ -1,0 +1,45 @@
+//! Times that one thread measured and that are in no histogram yet.
+//!
+//! A histogram is behind a mutex and scattered over 30 KiB; a time is one store next to the last. A full array goes into the histogram at
+//! once, and who wants to know adds what is not there yet.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// With the length half a kilobyte.
+const ROOM: usize = 63;
+
+/// Written by the thread whose slot it is in. Emptied by it, too, and under the histogram's lock: who holds that sees every time once, here or there.
+pub(crate) struct Pending {
+    len: AtomicUsize,
+    nanos: [AtomicU64; ROOM],
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self { len: AtomicUsize::new(0), nanos: [const { AtomicU64::new(0) }; ROOM] }
+    }
+}
+
+impl Pending {
+    /// Adds a time, if there is room.
+    #[must_use]
+    pub(crate) fn push(&self, nanos: u64) -> bool {
+        let len = self.len.load(Ordering::Relaxed);
+        let Some(free) = self.nanos.get(len) else { return false };
+        free.store(nanos, Ordering::Relaxed);
+        // Who sees the length sees the time.
+        self.len.store(len + 1, Ordering::Release);
+        true
+    }
+
+    /// All that were added since it was emptied, for who holds the histogram's lock.
+    pub(crate) fn each(&self, mut record: impl FnMut(u64)) {
+        let len = self.len.load(Ordering::Acquire);
+        self.nanos[..len].iter().for_each(|nanos| record(nanos.load(Ordering::Relaxed)));
+    }
+
+    /// Forgets all, by the owner, who holds the histogram's lock.
+    pub(crate) fn clear(&self) {
+        self.len.store(0, Ordering::Relaxed);
+    }
+}
