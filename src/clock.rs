@@ -55,6 +55,7 @@ struct Inner {
     coarse: AtomicU64,
     /// Wall time minus steady time at the last tick, in milliseconds; a manual clock has its own.
     coarse_offset: AtomicI64,
+    watch: Watch,
     source: Source,
 }
 
@@ -79,10 +80,17 @@ impl Clock {
         clock
     }
 
-    /// A clock that stands still until [`advance`](Self::advance) moves it. Starts at the present wall time.
+    /// A clock that stands still until [`advance`](Self::advance) moves it. Starts at the present wall time. Its hundred bytes are never freed.
     pub fn manual() -> Self {
         let source = Source::Manual { wall_offset: AtomicI64::new(0) };
-        Self { inner: Arc::new(Inner { coarse: AtomicU64::new(wall_now_ms()), coarse_offset: AtomicI64::new(0), source }) }
+        let mut all = MANUAL.lock();
+        // More than that many would not fit into memory.
+        let watch = Watch(u32::try_from(all.len() + 1).expect("fewer than 2^32 manual clocks"));
+        let clock = Self {
+            inner: Arc::new(Inner { coarse: AtomicU64::new(wall_now_ms()), coarse_offset: AtomicI64::new(0), watch, source }),
+        };
+        all.push(clock.clone());
+        clock
     }
 
     /// Moves a manual clock forward. A part of a millisecond counts as a whole one, so that no advance is lost.
@@ -176,13 +184,10 @@ impl Clock {
         }
     }
 
-    /// The same time for a value that is handed out: to make one counts no reference to the system's clock, which all threads share.
+    /// The same time for a value that is handed out, in a word that counts no reference.
     #[inline]
     pub(crate) fn watch(&self) -> Watch {
-        match self.inner.source {
-            Source::System { .. } => Watch(None),
-            Source::Manual { .. } => Watch(Some(self.clone())),
-        }
+        self.inner.watch
     }
 
     /// A stopwatch for measuring how long work took. Always real time, also with a manual clock.
@@ -192,14 +197,33 @@ impl Clock {
     }
 }
 
-/// Tells the exact steady time, and keeps no ticker running. See [`Clock::watch`].
-#[derive(Clone)]
-pub(crate) struct Watch(Option<Clock>);
+/// Tells the exact steady time of a clock, and keeps no ticker running. See [`Clock::watch`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watch(u32);
+
+/// Every manual clock there ever was, for the values that were handed out by its time. They are few and small, and a [`Watch`] need
+/// not count them.
+static MANUAL: Mutex<Vec<Clock>> = Mutex::new(Vec::new());
 
 impl Watch {
+    const SYSTEM: Self = Self(0);
+
+    #[inline]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The one that had this number.
+    pub(crate) fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Steady milliseconds, exact.
-    pub(crate) fn steady(&self) -> u64 {
-        self.0.as_ref().unwrap_or_else(|| the_system()).steady()
+    pub(crate) fn steady(self) -> u64 {
+        match self {
+            Self::SYSTEM => the_system().steady(),
+            Self(number) => MANUAL.lock()[number as usize - 1].steady(),
+        }
     }
 }
 
@@ -209,7 +233,14 @@ fn the_system() -> &'static Clock {
     SYSTEM.get_or_init(|| {
         let origin_ms = wall_now_ms();
         let source = Source::System { origin_ms, origin: monotonic() };
-        Clock { inner: Arc::new(Inner { coarse: AtomicU64::new(origin_ms), coarse_offset: AtomicI64::new(0), source }) }
+        Clock {
+            inner: Arc::new(Inner {
+                coarse: AtomicU64::new(origin_ms),
+                coarse_offset: AtomicI64::new(0),
+                watch: Watch::SYSTEM,
+                source,
+            }),
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! [`Cached`]: a value found in the cache.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -31,35 +32,54 @@ use crate::tier::Tier;
 /// ```
 pub struct Cached<T: Payload + ?Sized> {
     bytes: Typed<T::Form>,
-    tier: Tier,
-    watch: Watch,
+    origin: Origin,
+}
+
+/// Where a value was found and whose time it lives by, in one word: with the bytes it makes two, and a hit comes back in registers.
+/// In three it came back through memory, which the caller read before it was written.
+#[derive(Clone, Copy)]
+struct Origin(NonZeroU64);
+
+impl Origin {
+    #[inline]
+    fn new(tier: Tier, watch: Watch) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(tier as u64 | u64::from(watch.number()) << 2))
+    }
+
+    fn tier(self) -> Tier {
+        Tier::ALL[((self.0.get() - 1) & 3) as usize]
+    }
+
+    fn watch(self) -> Watch {
+        Watch::numbered(((self.0.get() - 1) >> 2) as u32)
+    }
 }
 
 impl<T: Payload + ?Sized> Cached<T> {
     #[inline]
     pub(crate) fn new(bytes: Typed<T::Form>, tier: Tier, watch: Watch) -> Self {
-        Self { bytes, tier, watch }
+        Self { bytes, origin: Origin::new(tier, watch) }
     }
 
     /// Where this read found it. A value that was just fetched is in memory.
     pub fn tier(&self) -> Tier {
-        self.tier
+        self.origin.tier()
     }
 
     /// How long ago the value was written, by whichever node wrote it.
     pub fn age(&self) -> Duration {
-        Duration::from_millis(self.watch.steady().saturating_sub(self.bytes.entry().created()))
+        Duration::from_millis(self.origin.watch().steady().saturating_sub(self.bytes.entry().created()))
     }
 
     /// How much of its life is left; zero when stale.
     pub fn expires_in(&self) -> Duration {
-        Duration::from_millis(self.bytes.entry().expires().saturating_sub(self.watch.steady()))
+        Duration::from_millis(self.bytes.entry().expires().saturating_sub(self.origin.watch().steady()))
     }
 
     /// Is it past its life? Only [`get_or_fetch`](crate::Cache::get_or_fetch) serves such a value, when the loader failed or is
     /// slow, and no longer than the namespace's `stale_if_error`.
     pub fn is_stale(&self) -> bool {
-        self.watch.steady() >= self.bytes.entry().expires()
+        self.origin.watch().steady() >= self.bytes.entry().expires()
     }
 }
 
@@ -91,7 +111,7 @@ impl<T: Payload + ?Sized> Deref for Cached<T> {
 
 impl<T: Payload + ?Sized> Clone for Cached<T> {
     fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), tier: self.tier, watch: self.watch.clone() }
+        Self { bytes: self.bytes.clone(), origin: self.origin }
     }
 }
 
@@ -99,7 +119,7 @@ impl<T: Payload + ?Sized> fmt::Debug for Cached<T> {
     /// Without the value: it may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cached")
-            .field("tier", &self.tier)
+            .field("tier", &self.tier())
             .field("age", &self.age())
             .field("expires_in", &self.expires_in())
             .finish_non_exhaustive()
