@@ -74,11 +74,9 @@ impl Cache {
     pub(super) fn resident<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Resident<Cached<T>> {
         let counted = self.engine.recorder.resident_hit(key.id);
         let fingerprint = self.fingerprint::<T>();
-        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint)) {
-            Resident::Hit(bytes) => {
-                counted.count(&self.engine.recorder);
-                Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch()))
-            }
+        let found = || counted.count(&self.engine.recorder);
+        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint, found)) {
+            Resident::Hit(bytes) => Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch())),
             Resident::Refused => Resident::Refused,
             Resident::Absent => Resident::Absent,
         }

@@ -180,11 +180,14 @@ impl Entry {
         }
     }
 
-    /// As [`claim`](Self::claim), counting a reference only if the answer is yes.
+    /// As [`claim`](Self::claim), counting a reference only if the answer is yes, and having `found` done before it.
     #[inline]
-    pub(crate) fn typed<F: Form>(&self, fingerprint: u64) -> Option<Typed<F>> {
+    pub(crate) fn typed<F: Form>(&self, fingerprint: u64, found: impl FnOnce()) -> Option<Typed<F>> {
         match self.check::<F>(fingerprint) {
-            Verdict::Yes => Some(Typed { entry: self.clone(), form: PhantomData }),
+            Verdict::Yes => {
+                found();
+                Some(Typed { entry: self.clone(), form: PhantomData })
+            }
             Verdict::Foreign | Verdict::Damaged => None,
         }
     }

@@ -20,7 +20,7 @@ use crate::metrics::latency::Latencies;
 use crate::metrics::log::{LogAnalytics, RefillAnalytics};
 use crate::metrics::minute::Minute;
 use crate::metrics::outcome::{FetchOutcome, MissCause, Verb};
-use crate::metrics::slot::{Slots, memory_turn, page_cache_turn};
+use crate::metrics::slot::{Slots, memory_turn, memory_turn_is_up, page_cache_turn};
 use crate::metrics::snapshot::{Analytics, FetchAnalytics, Latency, TierAnalytics, share};
 use crate::metrics::totals::{Totals, causes};
 use crate::namespace::NamespaceId;
@@ -94,7 +94,7 @@ impl Recorder {
         if self.is_idle {
             return ResidentHit { cells: NamespaceCells::nobody(), rarely: Some(Rarely { owner: Owner::Many, took: None }) };
         }
-        match self.slots.seated_and_not_timed(ns) {
+        match self.slots.seated_and_untimed(ns) {
             Some(cells) => ResidentHit { cells, rarely: None },
             None => self.rare_resident_hit(ns),
         }
@@ -104,7 +104,7 @@ impl Recorder {
     fn rare_resident_hit(&self, ns: NamespaceId) -> ResidentHit {
         let (cells, owner) = self.slots.cells(ns);
         // The clock last: what came before is not a part of the read.
-        ResidentHit { cells, rarely: Some(Rarely { owner, took: self.sample() }) }
+        ResidentHit { cells, rarely: Some(Rarely { owner, took: memory_turn_is_up().then(Clock::stopwatch) }) }
     }
 
     #[cold]

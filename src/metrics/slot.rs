@@ -27,7 +27,7 @@ const SHARED: usize = OWNED;
 /// Places that a thread remembers.
 const SEATS: usize = 8;
 /// One in so many operations on memory is timed.
-const MEMORY_EVERY: u32 = 64;
+const MEMORY_EVERY: i32 = 64;
 /// Namespaces of a block of a slot.
 const BLOCK: usize = 32;
 
@@ -48,21 +48,16 @@ impl Slots {
 
     /// This thread's cells of a namespace, if it sits there.
     #[inline(always)]
-    pub(crate) fn seated(&self, ns: NamespaceId) -> Option<&'static Cells> {
-        let place = self.first_place.wrapping_add(u64::from(ns.0));
-        let seat = THREAD.with(|thread| thread.seats[place as usize % SEATS].get());
-        (seat.place == place).then_some(seat.cells)
+    fn seated(&self, ns: NamespaceId) -> Option<&'static Cells> {
+        let place = self.place(ns);
+        let seat = place as usize % SEATS;
+        (PLACES.with(|places| places[seat].get()) == place).then(|| CELLS.with(|cells| cells[seat].get()))
     }
 
-    /// The same for an operation on memory, if it is not one to be timed; else nothing has happened.
+    /// The same for an operation on memory that is not to be timed. For others ask [`memory_turn_is_up`] and [`cells`](Self::cells).
     #[inline(always)]
-    pub(crate) fn seated_and_not_timed(&self, ns: NamespaceId) -> Option<&'static Cells> {
-        THREAD.with(|thread| {
-            let left = thread.until.get().checked_sub(1)?;
-            let cells = self.seated(ns)?;
-            thread.until.set(left);
-            Some(cells)
-        })
+    pub(crate) fn seated_and_untimed(&self, ns: NamespaceId) -> Option<&'static Cells> {
+        if goes_untimed() { self.seated(ns) } else { None }
     }
 
     /// This thread's cells of a namespace, made with its first count.
@@ -79,10 +74,16 @@ impl Slots {
         let (slot, owner) = self.own();
         let cells = slot.cells(ns);
         if owner == Owner::One {
-            let place = self.first_place.wrapping_add(u64::from(ns.0));
-            THREAD.with(|thread| thread.seats[place as usize % SEATS].set(Seat { place, cells }));
+            let place = self.place(ns);
+            let seat = place as usize % SEATS;
+            PLACES.with(|places| places[seat].set(place));
+            CELLS.with(|all| all[seat].set(cells));
         }
         (cells, owner)
+    }
+
+    fn place(&self, ns: NamespaceId) -> u64 {
+        self.first_place.wrapping_add(u64::from(ns.0))
     }
 
     /// This thread's slot, made on its first use.
@@ -132,40 +133,20 @@ impl Slot {
     }
 }
 
-/// Where a thread counted last.
-#[derive(Clone, Copy)]
-struct Seat {
-    /// Of the recorder and namespace; 0 is nobody's.
-    place: u64,
-    cells: &'static Cells,
-}
-
-impl Seat {
-    const FREE: Self = Self { place: 0, cells: NamespaceCells::nobody() };
-}
-
-/// What a thread keeps for all recorders. No destructor, so that it can be used to the very end of the thread.
-struct Thread {
-    /// Its slot's number; `UNKNOWN` before its first count, `SHARED` after its number was given back.
-    number: Cell<usize>,
-    /// Operations on memory still to come before one is [timed](memory_turn).
-    until: Cell<u32>,
-    /// Reads of the page cache offered to [`page_cache_turn`] so far.
-    reads: Cell<u32>,
-    seats: [Cell<Seat>; SEATS],
-}
-
 const UNKNOWN: usize = usize::MAX;
 
+// What a thread keeps for all recorders. Without destructors, so that it can be used to the very end of the thread, and each by itself,
+// so that no address of theirs is kept in a register across a read.
 thread_local! {
-    static THREAD: Thread = const {
-        Thread {
-            number: Cell::new(UNKNOWN),
-            until: Cell::new(0),
-            reads: Cell::new(0),
-            seats: [const { Cell::new(Seat::FREE) }; SEATS],
-        }
-    };
+    /// Its slot's number; `UNKNOWN` before its first count, `SHARED` after its number was given back.
+    static SLOT: Cell<usize> = const { Cell::new(UNKNOWN) };
+    /// Operations on memory still to come before one is [timed](memory_turn).
+    static UNTIL: Cell<i32> = const { Cell::new(0) };
+    /// Reads of the page cache offered to [`page_cache_turn`] so far.
+    static READS: Cell<u32> = const { Cell::new(0) };
+    /// Where it counted last: the places, none of which is 0, and the cells that are there.
+    static PLACES: [Cell<u64>; SEATS] = const { [const { Cell::new(0) }; SEATS] };
+    static CELLS: [Cell<&'static Cells>; SEATS] = const { [const { Cell::new(NamespaceCells::nobody()) }; SEATS] };
     /// Gives the number back when the thread ends.
     static NUMBER: Number = Number::take();
 }
@@ -178,25 +159,43 @@ struct Number(usize);
 /// Is this operation of this thread on memory to be timed? The first is, and then one in [`MEMORY_EVERY`]; by a count over all recorders.
 #[inline]
 pub(crate) fn memory_turn() -> bool {
-    THREAD.with(|thread| {
-        let left = thread.until.get();
-        thread.until.set(if left == 0 { MEMORY_EVERY - 1 } else { left - 1 });
-        left == 0
+    !goes_untimed() && memory_turn_is_up()
+}
+
+/// Another operation on memory, which nearly always is not to be timed. If it may be, ask [`memory_turn_is_up`].
+#[inline(always)]
+fn goes_untimed() -> bool {
+    UNTIL.with(|until| {
+        let left = until.get() - 1;
+        until.set(left);
+        left >= 0
+    })
+}
+
+/// Is the present operation to be timed? To be asked once.
+#[cold]
+pub(crate) fn memory_turn_is_up() -> bool {
+    UNTIL.with(|until| {
+        let is_up = until.get() < 0;
+        if is_up {
+            until.set(MEMORY_EVERY - 1);
+        }
+        is_up
     })
 }
 
 /// For how many reads of the page cache by this thread this one stands, if it is the first of `every`: all since the one before. A count
 /// of its own: the same read may be one of memory, too, and would take every turn of one kind from the other.
 pub(crate) fn page_cache_turn(every: u32) -> Option<u64> {
-    THREAD.with(|thread| {
-        let turn = thread.reads.get();
-        thread.reads.set(turn.wrapping_add(1));
+    READS.with(|reads| {
+        let turn = reads.get();
+        reads.set(turn.wrapping_add(1));
         turn.is_multiple_of(every).then_some(if turn == 0 { 1 } else { u64::from(every) })
     })
 }
 
 fn number() -> usize {
-    match THREAD.with(|thread| thread.number.get()) {
+    match SLOT.with(Cell::get) {
         UNKNOWN => first_number(),
         number => number,
     }
@@ -205,7 +204,7 @@ fn number() -> usize {
 fn first_number() -> usize {
     // Fails only while the thread is torn down.
     let number = NUMBER.try_with(|number| number.0).unwrap_or(SHARED);
-    THREAD.with(|thread| thread.number.set(number));
+    SLOT.with(|slot| slot.set(number));
     number
 }
 
@@ -224,10 +223,8 @@ impl Number {
 impl Drop for Number {
     fn drop(&mut self) {
         // What this thread still counts in other destructors goes to the shared slot.
-        THREAD.with(|thread| {
-            thread.number.set(SHARED);
-            thread.seats.iter().for_each(|seat| seat.set(Seat::FREE));
-        });
+        SLOT.with(|slot| slot.set(SHARED));
+        PLACES.with(|places| places.iter().for_each(|place| place.set(0)));
         if self.0 != SHARED {
             FREE.lock().0.push(self.0);
         }
