@@ -96,7 +96,7 @@ impl Engine {
         self.recorder.set(key.id);
         self.demote(&mut evicted, moment);
         if let Some(took) = took {
-            self.recorder.timed_in_memory(Verb::Set, took.elapsed());
+            self.recorder.timed_in_memory(Verb::Set, key.id, took.elapsed());
         }
         Ok(shared)
     }

@@ -1,4 +1,4 @@
-//! What one thread counts of one namespace of one cache: plain words that only this thread writes.
+//! What one thread counts and times of one namespace of one cache: plain words that only this thread writes.
 //!
 //! Cells are made once and lent to recorders for ever after, so that a thread can remember where it counts without owning it and
 //! without asking whether it is still there (see [`super::slot`]).
@@ -9,8 +9,9 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::metrics::outcome::MissCause;
+use crate::metrics::pending::Pending;
 
-/// One thread's counts of one namespace; two cache lines of its own.
+/// One thread's counts and times of one namespace, in cache lines of its own.
 pub(crate) type Cells = CachePadded<NamespaceCells>;
 
 /// See [`Cells`].
@@ -22,6 +23,8 @@ pub(crate) struct NamespaceCells {
     pub(crate) misses: [Cell64; MissCause::COUNT],
     pub(crate) stale: Cell64,
     pub(crate) sets: Cell64,
+    /// Times of memory, by verb.
+    pub(crate) pending: [Pending; 2],
 }
 
 /// Cells that no recorder uses.
@@ -35,6 +38,7 @@ impl NamespaceCells {
             misses: [const { Cell64::new() }; MissCause::COUNT],
             stale: Cell64::new(),
             sets: Cell64::new(),
+            pending: [const { Pending::new() }; 2],
         }
     }
 
@@ -58,6 +62,7 @@ impl NamespaceCells {
             .chain(&cells.misses)
             .chain([&cells.stale, &cells.sets])
             .for_each(Cell64::clear);
+        cells.pending.iter().for_each(Pending::clear);
         IDLE.lock().push(cells);
     }
 }

@@ -5,22 +5,21 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// With the length half a kilobyte.
-const ROOM: usize = 63;
+/// With the length two cache lines.
+const ROOM: usize = 15;
 
-/// Written by the thread whose slot it is in. Emptied by it, too, and under the histogram's lock: who holds that sees every time once, here or there.
+/// Written by the thread whose cells it is in. Emptied by it, too, and under the histogram's lock: who holds that sees every time once, here or there.
+#[derive(Default)]
 pub(crate) struct Pending {
     len: AtomicUsize,
     nanos: [AtomicU64; ROOM],
 }
 
-impl Default for Pending {
-    fn default() -> Self {
+impl Pending {
+    pub(crate) const fn new() -> Self {
         Self { len: AtomicUsize::new(0), nanos: [const { AtomicU64::new(0) }; ROOM] }
     }
-}
 
-impl Pending {
     /// Adds a time, if there is room.
     #[must_use]
     pub(crate) fn push(&self, nanos: u64) -> bool {

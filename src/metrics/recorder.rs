@@ -20,7 +20,7 @@ use crate::metrics::latency::Latencies;
 use crate::metrics::log::{LogAnalytics, RefillAnalytics};
 use crate::metrics::minute::Minute;
 use crate::metrics::outcome::{FetchOutcome, MissCause, Verb};
-use crate::metrics::slot::{Slots, memory_turn, memory_turn_is_up, page_cache_turn};
+use crate::metrics::slot::{Slot, Slots, memory_turn, memory_turn_is_up, page_cache_turn};
 use crate::metrics::snapshot::{Analytics, FetchAnalytics, Latency, TierAnalytics, share};
 use crate::metrics::totals::{Totals, causes};
 use crate::namespace::NamespaceId;
@@ -113,7 +113,7 @@ impl Recorder {
         let took = rarely.took.map(Stopwatch::elapsed);
         cells.hits[Tier::Memory as usize].bump(rarely.owner);
         if let Some(took) = took {
-            self.timed_in_memory(Verb::Get, took);
+            self.time_in_memory(Verb::Get, cells, rarely.owner, took);
         }
     }
 
@@ -198,10 +198,15 @@ impl Recorder {
 
     /// A [sampled](Self::sample) operation of memory took so long. Below 1 ns and above 60 s it is counted as these.
     #[cold]
-    pub(crate) fn timed_in_memory(&self, verb: Verb, took: Duration) {
-        match self.slots.own() {
-            (slot, Owner::One) => self.latencies.record_soon(verb, took, &slot.pending[verb as usize]),
-            (_, Owner::Many) => self.latencies.record(Tier::Memory, verb, took, 1),
+    pub(crate) fn timed_in_memory(&self, verb: Verb, ns: NamespaceId, took: Duration) {
+        let (cells, owner) = self.slots.cells(ns);
+        self.time_in_memory(verb, cells, owner, took);
+    }
+
+    fn time_in_memory(&self, verb: Verb, cells: &Cells, owner: Owner, took: Duration) {
+        match owner {
+            Owner::One => self.latencies.record_soon(verb, took, &cells.pending[verb as usize]),
+            Owner::Many => self.latencies.record(Tier::Memory, verb, took, 1),
         }
     }
 
@@ -292,7 +297,7 @@ impl Recorder {
     }
 
     fn latency(&self, tier: Tier, verb: Verb) -> Latency {
-        self.latencies.tell(tier, verb, self.slots.used().map(|slot| &slot.pending[verb as usize]))
+        self.latencies.tell(tier, verb, self.slots.used().flat_map(Slot::all).map(|cells| &cells.pending[verb as usize]))
     }
 }
 

@@ -17,7 +17,6 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::metrics::cells::{Cells, NamespaceCells, Owner};
-use crate::metrics::pending::Pending;
 use crate::namespace::{MAX_NAMESPACES, NamespaceId};
 
 /// How many threads at a time have a slot of their own.
@@ -87,7 +86,7 @@ impl Slots {
     }
 
     /// This thread's slot, made on its first use.
-    pub(crate) fn own(&self) -> (&Slot, Owner) {
+    fn own(&self) -> (&Slot, Owner) {
         let number = number();
         let slot = self.slots[number].get_or_init(Box::default);
         (slot, if number == SHARED { Owner::Many } else { Owner::One })
@@ -106,12 +105,10 @@ impl Drop for Slots {
     }
 }
 
-/// What one thread counted and measured of one cache.
+/// What one thread counted and timed of one cache.
 #[derive(Default)]
 pub(crate) struct Slot {
     blocks: [OnceLock<Box<Block>>; MAX_NAMESPACES / BLOCK],
-    /// Times of memory, by verb.
-    pub(crate) pending: [Pending; 2],
 }
 
 #[derive(Default)]
@@ -128,7 +125,8 @@ impl Slot {
         self.blocks[id / BLOCK].get()?.0[id % BLOCK].get().copied()
     }
 
-    fn all(&self) -> impl Iterator<Item = &'static Cells> {
+    /// Every cell there is.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &'static Cells> {
         self.blocks.iter().filter_map(OnceLock::get).flat_map(|block| &block.0).filter_map(OnceLock::get).copied()
     }
 }
