@@ -6,8 +6,8 @@
 //! the last count. Threads beyond [`OWNED`], and a thread that is already being torn down, share the last slot and add atomically.
 //!
 //! From the number to the cells of a namespace it is four loads, one behind the other, and as many tests. So a thread remembers
-//! where it counted last: its **seats**, by the place of recorder and namespace, which is unique for the life of the process. A seat is
-//! only ever taken in a slot that the thread owns; who sits needs not ask.
+//! where it counted last, and out of line some **seats** where it did before, by the place of recorder and namespace, which is unique for
+//! the life of the process. A seat is only ever taken in a slot that the thread owns; who sits needs not ask.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -45,12 +45,10 @@ impl Slots {
         Self { first_place, slots: [const { OnceLock::new() }; OWNED + 1] }
     }
 
-    /// This thread's cells of a namespace, if it sits there.
+    /// This thread's cells of a namespace, if it counted there last.
     #[inline(always)]
     fn seated(&self, ns: NamespaceId) -> Option<&'static Cells> {
-        let place = self.place(ns);
-        let seat = place as usize % SEATS;
-        (PLACES.with(|places| places[seat].get()) == place).then(|| CELLS.with(|cells| cells[seat].get()))
+        (PLACE.get() == self.place(ns)).then(|| CELLS.get())
     }
 
     /// The same for an operation on memory that is not to be timed. For others ask [`memory_turn_is_up`] and [`cells`](Self::cells).
@@ -68,19 +66,27 @@ impl Slots {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn sit(&self, ns: NamespaceId) -> (&'static Cells, Owner) {
-        let (slot, owner) = self.own();
-        let cells = slot.cells(ns);
-        if owner == Owner::One {
-            let place = self.place(ns);
-            let seat = place as usize % SEATS;
-            PLACES.with(|places| places[seat].set(place));
-            CELLS.with(|all| all[seat].set(cells));
-        }
-        (cells, owner)
+        let place = self.place(ns);
+        let before = BEFORE.with(|before| before[place as usize % SEATS].get());
+        let cells = if before.place == place {
+            before.cells
+        } else {
+            let (slot, owner) = self.own();
+            let cells = slot.cells(ns);
+            if owner == Owner::Many {
+                return (cells, owner);
+            }
+            BEFORE.with(|before| before[place as usize % SEATS].set(Seat { place, cells }));
+            cells
+        };
+        PLACE.set(place);
+        CELLS.set(cells);
+        (cells, Owner::One)
     }
 
+    #[inline]
     fn place(&self, ns: NamespaceId) -> u64 {
         self.first_place.wrapping_add(u64::from(ns.0))
     }
@@ -131,6 +137,18 @@ impl Slot {
     }
 }
 
+/// A place, and the cells that this thread has there.
+#[derive(Clone, Copy)]
+struct Seat {
+    /// Of the recorder and namespace; 0 is nobody's.
+    place: u64,
+    cells: &'static Cells,
+}
+
+impl Seat {
+    const FREE: Self = Self { place: 0, cells: NamespaceCells::nobody() };
+}
+
 const UNKNOWN: usize = usize::MAX;
 
 // What a thread keeps for all recorders. Without destructors, so that it can be used to the very end of the thread, and each by itself,
@@ -142,9 +160,11 @@ thread_local! {
     static UNTIL: Cell<i32> = const { Cell::new(0) };
     /// Reads of the page cache offered to [`page_cache_turn`] so far.
     static READS: Cell<u32> = const { Cell::new(0) };
-    /// Where it counted last: the places, none of which is 0, and the cells that are there.
-    static PLACES: [Cell<u64>; SEATS] = const { [const { Cell::new(0) }; SEATS] };
-    static CELLS: [Cell<&'static Cells>; SEATS] = const { [const { Cell::new(NamespaceCells::nobody()) }; SEATS] };
+    /// Where it counted last.
+    static PLACE: Cell<u64> = const { Cell::new(Seat::FREE.place) };
+    static CELLS: Cell<&'static Cells> = const { Cell::new(Seat::FREE.cells) };
+    /// Where it counted before.
+    static BEFORE: [Cell<Seat>; SEATS] = const { [const { Cell::new(Seat::FREE) }; SEATS] };
     /// Gives the number back when the thread ends.
     static NUMBER: Number = Number::take();
 }
@@ -163,37 +183,31 @@ pub(crate) fn memory_turn() -> bool {
 /// Another operation on memory, which nearly always is not to be timed. If it may be, ask [`memory_turn_is_up`].
 #[inline(always)]
 fn goes_untimed() -> bool {
-    UNTIL.with(|until| {
-        let left = until.get() - 1;
-        until.set(left);
-        left >= 0
-    })
+    let left = UNTIL.get() - 1;
+    UNTIL.set(left);
+    left >= 0
 }
 
 /// Is the present operation to be timed? To be asked once.
 #[cold]
 pub(crate) fn memory_turn_is_up() -> bool {
-    UNTIL.with(|until| {
-        let is_up = until.get() < 0;
-        if is_up {
-            until.set(MEMORY_EVERY - 1);
-        }
-        is_up
-    })
+    let is_up = UNTIL.get() < 0;
+    if is_up {
+        UNTIL.set(MEMORY_EVERY - 1);
+    }
+    is_up
 }
 
 /// For how many reads of the page cache by this thread this one stands, if it is the first of `every`: all since the one before. A count
 /// of its own: the same read may be one of memory, too, and would take every turn of one kind from the other.
 pub(crate) fn page_cache_turn(every: u32) -> Option<u64> {
-    READS.with(|reads| {
-        let turn = reads.get();
-        reads.set(turn.wrapping_add(1));
-        turn.is_multiple_of(every).then_some(if turn == 0 { 1 } else { u64::from(every) })
-    })
+    let turn = READS.get();
+    READS.set(turn.wrapping_add(1));
+    turn.is_multiple_of(every).then_some(if turn == 0 { 1 } else { u64::from(every) })
 }
 
 fn number() -> usize {
-    match SLOT.with(Cell::get) {
+    match SLOT.get() {
         UNKNOWN => first_number(),
         number => number,
     }
@@ -202,7 +216,7 @@ fn number() -> usize {
 fn first_number() -> usize {
     // Fails only while the thread is torn down.
     let number = NUMBER.try_with(|number| number.0).unwrap_or(SHARED);
-    SLOT.with(|slot| slot.set(number));
+    SLOT.set(number);
     number
 }
 
@@ -221,8 +235,9 @@ impl Number {
 impl Drop for Number {
     fn drop(&mut self) {
         // What this thread still counts in other destructors goes to the shared slot.
-        SLOT.with(|slot| slot.set(SHARED));
-        PLACES.with(|places| places.iter().for_each(|place| place.set(0)));
+        SLOT.set(SHARED);
+        PLACE.set(Seat::FREE.place);
+        BEFORE.with(|before| before.iter().for_each(|seat| seat.set(Seat::FREE)));
         if self.0 != SHARED {
             FREE.lock().0.push(self.0);
         }
