@@ -143,6 +143,7 @@ impl Cache {
     /// ```
     pub fn with_resident<T: Payload + ?Sized, R>(&self, ns: Namespace, key: &str, read: impl FnOnce(&T::View) -> R) -> Option<R> {
         let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
+        self.engine.memory.expect(&key);
         let counted = self.engine.recorder.resident_hit(key.id);
         let fingerprint = self.fingerprint::<T>();
         let resident = self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read));

@@ -72,6 +72,7 @@ impl Cache {
 
     #[inline]
     pub(super) fn resident<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Resident<Cached<T>> {
+        self.engine.memory.expect(key);
         let counted = self.engine.recorder.resident_hit(key.id);
         let fingerprint = self.fingerprint::<T>();
         let found = || counted.count(&self.engine.recorder);

@@ -116,11 +116,17 @@ impl Memory {
         &self.shards[(hash >> 58) as usize & (self.shards.len() - 1)]
     }
 
+    /// Somebody is going to look for this key: fetches what that reads first. To be said as early as the hash is known.
+    #[inline]
+    pub(crate) fn expect(&self, key: &Key<'_>) {
+        self.shard(key.hash).expect(key.hash);
+    }
+
     /// Reads the entry of `key` in place: no lock, no count of references. A touch. Does not judge its life. Keep `read` short.
+    /// Sooner done if it was [expected](Self::expect).
     #[inline]
     pub(crate) fn with<R>(&self, key: &Key<'_>, read: impl FnOnce(&Entry) -> R) -> Option<R> {
         let table = self.shard(key.hash);
-        table.expect(key.hash);
         let pin = pin();
         let entry = table.find(key, &pin)?;
         let hits = entry.hits().load(Ordering::Relaxed);
@@ -134,6 +140,7 @@ impl Memory {
     /// The entry of `key`. A touch. Does not judge its life.
     #[inline]
     pub(crate) fn get(&self, key: &Key<'_>) -> Option<Entry> {
+        self.expect(key);
         self.with(key, Entry::clone)
     }
 
