@@ -48,13 +48,13 @@ impl Slots {
     /// This thread's cells of a namespace, if it counted there last.
     #[inline(always)]
     fn seated(&self, ns: NamespaceId) -> Option<&'static Cells> {
-        (PLACE.get() == self.place(ns)).then(|| CELLS.get())
+        FRONT.with(|front| front.seated(self.place(ns)))
     }
 
     /// The same for an operation on memory that is not to be timed. For others ask [`memory_turn_is_up`] and [`cells`](Self::cells).
     #[inline(always)]
     pub(crate) fn seated_and_untimed(&self, ns: NamespaceId) -> Option<&'static Cells> {
-        if goes_untimed() { self.seated(ns) } else { None }
+        FRONT.with(|front| if front.goes_untimed() { front.seated(self.place(ns)) } else { None })
     }
 
     /// This thread's cells of a namespace, made with its first count.
@@ -81,8 +81,7 @@ impl Slots {
             BEFORE.with(|before| before[place as usize % SEATS].set(Seat { place, cells }));
             cells
         };
-        PLACE.set(place);
-        CELLS.set(cells);
+        FRONT.with(|front| front.sit(place, cells));
         (cells, Owner::One)
     }
 
@@ -137,6 +136,40 @@ impl Slot {
     }
 }
 
+/// What every operation on memory needs of its thread, in one cache line.
+#[repr(align(32))]
+struct Front {
+    /// Operations on memory still to come before one is [timed](memory_turn).
+    until: Cell<i32>,
+    /// Where it counted last: the place, and the cells that are there.
+    place: Cell<u64>,
+    cells: Cell<&'static Cells>,
+}
+
+impl Front {
+    const fn new() -> Self {
+        Self { until: Cell::new(0), place: Cell::new(Seat::FREE.place), cells: Cell::new(Seat::FREE.cells) }
+    }
+
+    /// Another operation, which nearly always is not to be timed. If it may be, ask [`memory_turn_is_up`].
+    #[inline(always)]
+    fn goes_untimed(&self) -> bool {
+        let left = self.until.get() - 1;
+        self.until.set(left);
+        left >= 0
+    }
+
+    #[inline(always)]
+    fn seated(&self, place: u64) -> Option<&'static Cells> {
+        (self.place.get() == place).then(|| self.cells.get())
+    }
+
+    fn sit(&self, place: u64, cells: &'static Cells) {
+        self.place.set(place);
+        self.cells.set(cells);
+    }
+}
+
 /// A place, and the cells that this thread has there.
 #[derive(Clone, Copy)]
 struct Seat {
@@ -151,18 +184,13 @@ impl Seat {
 
 const UNKNOWN: usize = usize::MAX;
 
-// What a thread keeps for all recorders. Without destructors, so that it can be used to the very end of the thread, and each by itself,
-// so that no address of theirs is kept in a register across a read.
+// What a thread keeps for all recorders. Without destructors, so that it can be used to the very end of the thread.
 thread_local! {
+    static FRONT: Front = const { Front::new() };
     /// Its slot's number; `UNKNOWN` before its first count, `SHARED` after its number was given back.
     static SLOT: Cell<usize> = const { Cell::new(UNKNOWN) };
-    /// Operations on memory still to come before one is [timed](memory_turn).
-    static UNTIL: Cell<i32> = const { Cell::new(0) };
     /// Reads of the page cache offered to [`page_cache_turn`] so far.
     static READS: Cell<u32> = const { Cell::new(0) };
-    /// Where it counted last.
-    static PLACE: Cell<u64> = const { Cell::new(Seat::FREE.place) };
-    static CELLS: Cell<&'static Cells> = const { Cell::new(Seat::FREE.cells) };
     /// Where it counted before.
     static BEFORE: [Cell<Seat>; SEATS] = const { [const { Cell::new(Seat::FREE) }; SEATS] };
     /// Gives the number back when the thread ends.
@@ -177,25 +205,19 @@ struct Number(usize);
 /// Is this operation of this thread on memory to be timed? The first is, and then one in [`MEMORY_EVERY`]; by a count over all recorders.
 #[inline]
 pub(crate) fn memory_turn() -> bool {
-    !goes_untimed() && memory_turn_is_up()
-}
-
-/// Another operation on memory, which nearly always is not to be timed. If it may be, ask [`memory_turn_is_up`].
-#[inline(always)]
-fn goes_untimed() -> bool {
-    let left = UNTIL.get() - 1;
-    UNTIL.set(left);
-    left >= 0
+    !FRONT.with(Front::goes_untimed) && memory_turn_is_up()
 }
 
 /// Is the present operation to be timed? To be asked once.
 #[cold]
 pub(crate) fn memory_turn_is_up() -> bool {
-    let is_up = UNTIL.get() < 0;
-    if is_up {
-        UNTIL.set(MEMORY_EVERY - 1);
-    }
-    is_up
+    FRONT.with(|front| {
+        let is_up = front.until.get() < 0;
+        if is_up {
+            front.until.set(MEMORY_EVERY - 1);
+        }
+        is_up
+    })
 }
 
 /// For how many reads of the page cache by this thread this one stands, if it is the first of `every`: all since the one before. A count
@@ -236,7 +258,7 @@ impl Drop for Number {
     fn drop(&mut self) {
         // What this thread still counts in other destructors goes to the shared slot.
         SLOT.set(SHARED);
-        PLACE.set(Seat::FREE.place);
+        FRONT.with(|front| front.sit(Seat::FREE.place, Seat::FREE.cells));
         BEFORE.with(|before| before.iter().for_each(|seat| seat.set(Seat::FREE)));
         if self.0 != SHARED {
             FREE.lock().0.push(self.0);

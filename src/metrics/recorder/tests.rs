@@ -142,3 +142,121 @@ fn what_the_tiers_hold_and_what_moved_stands_in_the_snapshot() {
     assert_eq!((seen.invalidation_events, seen.invalidated_entries, seen.fetches.replaced), (1, 7, 1));
     assert_eq!((seen.stale, seen.redis_memory), (1, Some(9)));
 }
+
+#[test]
+fn a_cache_after_another_counts_from_nothing_in_the_cells_of_the_first() {
+    let ns = id(Namespace::CURVES);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3 {
+                let recorder = Recorder::new(Clock::manual(), true);
+                (0..200).for_each(|_| read(&recorder, ns));
+                let seen = recorder.snapshot([None; 3], None);
+                assert_eq!(seen.memory.hits, 200);
+                assert!(seen.memory.get.count <= 4, "times of the cache before: {:?}", seen.memory.get);
+            }
+        });
+    });
+}
+
+#[test]
+fn caches_and_namespaces_in_turn_are_kept_apart() {
+    let recorders = [(); 3].map(|()| Recorder::new(Clock::manual(), true));
+    // More than there are seats, so that some thread of them is always put out of its own.
+    let namespaces: Vec<NamespaceId> = (0..12).map(|at| id(Namespace::parse(&format!("turns-{at}")).unwrap())).collect();
+    for turn in 0..100 {
+        for (of, recorder) in recorders.iter().enumerate() {
+            for (at, ns) in namespaces.iter().enumerate().filter(|(at, _)| turn % (at + of + 1) == 0) {
+                read(recorder, *ns);
+                if at == of {
+                    recorder.resident_miss(*ns, MissCause::Absent);
+                }
+            }
+        }
+    }
+    for (of, recorder) in recorders.iter().enumerate() {
+        let seen = recorder.snapshot([None; 3], None);
+        for (at, ns) in namespaces.iter().enumerate() {
+            let of_namespace = seen.namespace(ns.namespace()).unwrap();
+            assert_eq!(of_namespace.hits, (0..100).filter(|turn| turn % (at + of + 1) == 0).count() as u64);
+            assert_eq!(of_namespace.misses > 0, at == of);
+        }
+        assert_eq!(seen.memory.misses, seen.misses);
+    }
+}
+
+#[test]
+fn a_thread_that_is_torn_down_counts_on() {
+    struct Late<'r>(&'r Recorder, NamespaceId);
+    impl Drop for Late<'_> {
+        fn drop(&mut self) {
+            (0..100).for_each(|_| read(self.0, self.1));
+        }
+    }
+    thread_local! {
+        static LATE: std::cell::RefCell<Option<Late<'static>>> = const { std::cell::RefCell::new(None) };
+    }
+    let recorder: &'static Recorder = Box::leak(Box::new(Recorder::new(Clock::manual(), true)));
+    let ns = id(Namespace::CURVES);
+    let torn_down = move || {
+        // Registered before the number is taken, and so destroyed after it was given back.
+        LATE.with(|late| *late.borrow_mut() = Some(Late(recorder, ns)));
+        (0..100).for_each(|_| read(recorder, ns));
+    };
+    // At the same time: were the seats of the one kept, it and the next owner of its number would count in one cell.
+    let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(torn_down)).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(recorder.snapshot([None; 3], None).memory.hits, 8 * 200);
+}
+
+#[test]
+fn every_time_is_told_once_wherever_it_waits() {
+    let recorder = Recorder::new(Clock::manual(), true);
+    let (ns, took) = (id(Namespace::CURVES), Duration::from_nanos(100));
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for told in 1..=10_000 {
+                        recorder.timed_in_memory(Verb::Set, ns, took);
+                        if told == 1 || told == 17 {
+                            assert!(recorder.snapshot([None; 3], None).memory.set.count >= told, "a time is told at once");
+                        }
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            let mut before = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                let now = recorder.snapshot([None; 3], None).memory.set.count;
+                assert!(now >= before, "{before} times were told, and now {now}");
+                before = now;
+            }
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        is_done.store(true, Ordering::Relaxed);
+    });
+    let set = recorder.snapshot([None; 3], None).memory.set;
+    assert_eq!((set.count, set.max), (30_000, took));
+}
+
+#[test]
+fn without_metrics_reads_and_writes_are_not_counted() {
+    let recorder = Recorder::new(Clock::manual(), false);
+    let ns = id(Namespace::CURVES);
+    for _ in 0..100 {
+        read(&recorder, ns);
+        recorder.set(ns);
+        recorder.resident_miss(ns, MissCause::Absent);
+        assert!(recorder.sample().is_none());
+    }
+    let seen = recorder.snapshot([None; 3], None);
+    assert_eq!((seen.hits, seen.misses, seen.sets, seen.memory.misses, seen.memory.get.count), (0, 0, 0, 0, 0));
+}
+
+/// A read of memory that hits.
+fn read(recorder: &Recorder, ns: NamespaceId) {
+    recorder.resident_hit(ns).count(recorder);
+}

@@ -62,7 +62,7 @@ impl Pairs {
     fn rows(&self, rows: &mut Vec<Row>) {
         let keys = self.keys as u64;
         let (mut zipf, mut random, course) = (Zipf::new(self.keys, SKEW, 7), fastrand::Rng::with_seed(3), self.course);
-        let bar = || Some(Bar::at_most(1.03, 1.01));
+        let bar = || (keys == 100_000).then_some(Bar::at_most(1.03, 1.01));
         let mut hits = || zipf.keys(course.keys());
         rows.push(self.row("get_resident, hit", bar(), &mut hits, Lane::get));
         rows.push(self.row("with_resident, hit", bar(), &mut hits, |cache| {
