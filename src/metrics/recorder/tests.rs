@@ -186,58 +186,56 @@ fn caches_and_namespaces_in_turn_are_kept_apart() {
 }
 
 #[test]
-fn a_thread_that_is_torn_down_counts_on() {
-    struct Late<'r>(&'r Recorder, NamespaceId);
-    impl Drop for Late<'_> {
+fn a_thread_that_is_torn_down_counts_on_where_all_may_count() {
+    /// Counts when it is destroyed, and notes if it would count as the only one.
+    struct Late(&'static Recorder, NamespaceId, &'static AtomicU64);
+    impl Drop for Late {
         fn drop(&mut self) {
             (0..100).for_each(|_| read(self.0, self.1));
+            if self.0.slots.cells(self.1).1 == Owner::One {
+                add(self.2, 1);
+            }
         }
     }
     thread_local! {
-        static LATE: std::cell::RefCell<Option<Late<'static>>> = const { std::cell::RefCell::new(None) };
+        static LATE: std::cell::RefCell<Option<Late>> = const { std::cell::RefCell::new(None) };
     }
     let recorder: &'static Recorder = Box::leak(Box::new(Recorder::new(Clock::manual(), true)));
+    let alone: &'static AtomicU64 = Box::leak(Box::default());
     let ns = id(Namespace::CURVES);
     let torn_down = move || {
-        // Registered before the number is taken, and so destroyed after it was given back.
-        LATE.with(|late| *late.borrow_mut() = Some(Late(recorder, ns)));
+        // Registered before the number is taken, and so destroyed after it was given back: it may be another thread's by then.
+        LATE.with(|late| *late.borrow_mut() = Some(Late(recorder, ns, alone)));
         (0..100).for_each(|_| read(recorder, ns));
     };
-    // At the same time: were the seats of the one kept, it and the next owner of its number would count in one cell.
     let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(torn_down)).collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(recorder.snapshot([None; 3], None).memory.hits, 8 * 200);
+    assert_eq!((recorder.snapshot([None; 3], None).memory.hits, alone.load(Ordering::Relaxed)), (8 * 200, 0));
 }
 
 #[test]
 fn every_time_is_told_once_wherever_it_waits() {
     let recorder = Recorder::new(Clock::manual(), true);
     let (ns, took) = (id(Namespace::CURVES), Duration::from_nanos(100));
-    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let told = || recorder.snapshot([None; 3], None).memory.set.count;
+    let mut counts = Vec::new();
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    for told in 1..=10_000 {
+                    (1..=10_000).for_each(|times| {
                         recorder.timed_in_memory(Verb::Set, ns, took);
-                        if told == 1 || told == 17 {
-                            assert!(recorder.snapshot([None; 3], None).memory.set.count >= told, "a time is told at once");
-                        }
-                    }
+                        // Waiting, filled up, and waiting again.
+                        assert!(![1, 16, 17].contains(&times) || told() >= times, "a time is not told at once");
+                    });
                 })
             })
             .collect();
-        scope.spawn(|| {
-            let mut before = 0;
-            while !is_done.load(Ordering::Relaxed) {
-                let now = recorder.snapshot([None; 3], None).memory.set.count;
-                assert!(now >= before, "{before} times were told, and now {now}");
-                before = now;
-            }
-        });
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
-        is_done.store(true, Ordering::Relaxed);
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            counts.push(told());
+        }
     });
+    assert!(counts.is_sorted(), "what was told is forgotten: {counts:?}");
     let set = recorder.snapshot([None; 3], None).memory.set;
     assert_eq!((set.count, set.max), (30_000, took));
 }
