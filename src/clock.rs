@@ -350,6 +350,17 @@ mod tests {
     }
 
     #[test]
+    fn a_watch_tells_the_time_of_its_own_clock_also_after_it() {
+        let (one, other) = (Clock::manual(), Clock::manual());
+        one.advance(Duration::from_secs(100));
+        let (now, watches) = (one.steady(), [one.watch(), other.watch(), the_system().watch()]);
+        drop(one);
+        let [of_one, of_other, of_system] = watches.map(Watch::steady);
+        assert_eq!((of_one, of_other), (now, other.steady()));
+        assert!(now - of_other > 99_000 && now - of_system > 90_000);
+    }
+
+    #[test]
     fn a_deadline_is_judged_exactly_near_and_far() {
         let clock = Clock::manual();
         let now = clock.steady();

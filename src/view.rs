@@ -35,6 +35,8 @@ pub struct Cached<T: Payload + ?Sized> {
     origin: Origin,
 }
 
+const _: () = assert!(size_of::<Option<Cached<[u8]>>>() == 16, "a hit comes back in two registers");
+
 /// Where a value was found and whose time it lives by, in one word: with the bytes it makes two, and a hit comes back in registers.
 /// In three it came back through memory, which the caller read before it was written.
 #[derive(Clone, Copy)]
