@@ -38,7 +38,7 @@ pub struct Cached<T: Payload + ?Sized> {
 const _: () = assert!(size_of::<Option<Cached<[u8]>>>() == 16, "a hit comes back in two registers");
 
 /// Where a value was found and whose time it lives by, in one word: with the bytes it makes two, and a hit comes back in registers.
-/// In three it came back through memory, which the caller read before it was written.
+/// Three came back through memory, written in pieces that the caller read as one and waited for.
 #[derive(Clone, Copy)]
 struct Origin(NonZeroU64);
 

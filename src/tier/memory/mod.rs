@@ -37,7 +37,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -130,10 +130,10 @@ impl Memory {
         let pin = pin();
         let entry = table.find(key, &pin)?;
         let hits = entry.hits().load(Ordering::Relaxed);
-        // Two readers may bump at once and lose one; the policy does not mind. At the top nothing shared is written, and no branch
-        // asks for it: whether an entry is hot is what a processor cannot foresee.
-        let elsewhere = AtomicU8::new(0);
-        std::hint::select_unpredictable(hits < TOP, entry.hits(), &elsewhere).store(hits.wrapping_add(1), Ordering::Relaxed);
+        if hits < TOP {
+            // Two readers may bump at once and lose one; the policy does not mind.
+            entry.hits().store(hits + 1, Ordering::Relaxed);
+        }
         Some(read(&entry))
     }
 
