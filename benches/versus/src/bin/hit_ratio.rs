@@ -197,7 +197,7 @@ fn peer(name: &str, trace: &Trace, capacity: u64) -> f64 {
         "foyer lru" => foyer(LruConfig::default().into()),
         "foyer lfu" => foyer(LfuConfig::default().into()),
         "foyer s3fifo" => foyer(S3FifoConfig::default().into()),
-        _ => foyer(SieveConfig::default().into()),
+        _ => foyer(SieveConfig.into()),
     }
 }
 
@@ -293,7 +293,7 @@ fn traces(folder: &str, part: &str) -> Vec<PathBuf> {
 
 fn main() {
     let mut given = Options::given(HELP);
-    let (part, limit) = (given.value("--traces").unwrap_or_else(String::new), given.value("--limit").unwrap_or(5_000_000));
+    let (part, limit) = (given.value::<String>("--traces").unwrap_or_default(), given.value("--limit").unwrap_or(5_000_000));
     let shares = given.list("--shares").unwrap_or_else(|| vec![0.1, 1.0, 5.0, 10.0, 25.0]);
     let (test, alone, output) = (given.has("--test"), given.has("--ours"), given.output());
     let folder = given.rest().into_iter().next().unwrap_or_else(|| panic!("which folder? see --help"));
