@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::metrics::slot::OWNED;
 use crate::namespace::Namespace;
@@ -188,27 +190,29 @@ fn caches_and_namespaces_in_turn_are_kept_apart() {
 #[test]
 fn a_thread_that_is_torn_down_counts_on_where_all_may_count() {
     /// Counts when it is destroyed, and notes if it would count as the only one.
-    struct Late(&'static Recorder, NamespaceId, &'static AtomicU64);
+    struct Late(Arc<Recorder>, NamespaceId, Arc<AtomicU64>);
     impl Drop for Late {
         fn drop(&mut self) {
-            (0..100).for_each(|_| read(self.0, self.1));
+            (0..100).for_each(|_| read(&self.0, self.1));
             if self.0.slots.cells(self.1).1 == Owner::One {
-                add(self.2, 1);
+                add(&self.2, 1);
             }
         }
     }
     thread_local! {
         static LATE: std::cell::RefCell<Option<Late>> = const { std::cell::RefCell::new(None) };
     }
-    let recorder: &'static Recorder = Box::leak(Box::new(Recorder::new(Clock::manual(), true)));
-    let alone: &'static AtomicU64 = Box::leak(Box::default());
+    let (recorder, alone) = (Arc::new(Recorder::new(Clock::manual(), true)), Arc::<AtomicU64>::default());
     let ns = id(Namespace::CURVES);
-    let torn_down = move || {
-        // Registered before the number is taken, and so destroyed after it was given back: it may be another thread's by then.
-        LATE.with(|late| *late.borrow_mut() = Some(Late(recorder, ns, alone)));
-        (0..100).for_each(|_| read(recorder, ns));
+    let torn_down = || {
+        let (recorder, alone) = (recorder.clone(), alone.clone());
+        move || {
+            // Registered before the number is taken, and so destroyed after it was given back: it may be another thread's by then.
+            LATE.with(|late| *late.borrow_mut() = Some(Late(recorder.clone(), ns, alone)));
+            (0..100).for_each(|_| read(&recorder, ns));
+        }
     };
-    let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(torn_down)).collect();
+    let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(torn_down())).collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!((recorder.snapshot([None; 3], None).memory.hits, alone.load(Ordering::Relaxed)), (8 * 200, 0));
 }
