@@ -35,16 +35,24 @@ impl Latencies {
         }
     }
 
-    /// One of memory took so long. `pending` is the caller's own.
-    pub(crate) fn record_soon(&self, verb: Verb, took: Duration, pending: &Pending) {
-        if !pending.push(nanos(took)) {
-            let mut latency = self.0[Tier::Memory as usize][verb as usize].lock();
-            if let Some(histogram) = latency.as_mut() {
-                pending.each(|nanos| histogram.saturating_record(nanos));
-                histogram.saturating_record(nanos(took));
-            }
-            pending.clear();
+    /// One of memory took so long. `pending` is the caller's own, if it has one. A hit waits for nobody: a time that finds no room while somebody
+    /// else has the histogram is not told.
+    pub(crate) fn record_soon(&self, verb: Verb, took: Duration, pending: Option<&Pending>) {
+        if pending.is_some_and(|pending| pending.push(nanos(took))) {
+            return;
         }
+        let Some(mut latency) = self.0[Tier::Memory as usize][verb as usize].try_lock() else { return };
+        if let Some(histogram) = latency.as_mut() {
+            pending.into_iter().for_each(|pending| pending.each(|nanos| histogram.saturating_record(nanos)));
+            histogram.saturating_record(nanos(took));
+        }
+        pending.into_iter().for_each(Pending::clear);
+    }
+
+    /// As somebody who reads memory's times does.
+    #[cfg(test)]
+    pub(crate) fn hold(&self, verb: Verb) -> impl Drop {
+        self.0[Tier::Memory as usize][verb as usize].lock()
     }
 
     /// What was measured so far, with what the threads have not recorded yet.

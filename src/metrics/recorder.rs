@@ -204,10 +204,8 @@ impl Recorder {
     }
 
     fn time_in_memory(&self, verb: Verb, cells: &Cells, owner: Owner, took: Duration) {
-        match owner {
-            Owner::One => self.latencies.record_soon(verb, took, &cells.pending[verb as usize]),
-            Owner::Many => self.latencies.record(Tier::Memory, verb, took, 1),
-        }
+        let pending = (owner == Owner::One).then_some(&cells.pending[verb as usize]);
+        self.latencies.record_soon(verb, took, pending);
     }
 
     /// An operation of `tier` took so long. Bounded as those in memory.
