@@ -1,7 +1,7 @@
 //! Times that one thread measured and that are in no histogram yet.
 //!
 //! A histogram is behind a mutex and scattered over 30 KiB; a time is one store next to the last. A full array goes into the histogram at
-//! once, and who wants to know adds what is not there yet.
+//! once, unless somebody else has that, and who wants to know adds what is not there yet.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
