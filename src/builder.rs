@@ -151,6 +151,7 @@ impl Builder {
         for (policy, row) in &config.placement {
             placement.set(policy.parse()?, *row);
         }
+        let recorder = Recorder::new(clock.clone(), !is_uncounted);
         let engine = Arc::new(Engine {
             memory: Memory::new(config.memory.capacity.into(), clock.clone(), hasher.clone(), disk.is_some()),
             promotions: Promotions::new(config.memory.capacity.into()),
@@ -158,7 +159,8 @@ impl Builder {
             max_value: usize::try_from(u64::from(config.limits.max_value)).unwrap_or(usize::MAX),
             governance: governances(&config)?,
             placement,
-            recorder: Recorder::new(clock.clone(), !is_uncounted),
+            places: recorder.places(),
+            recorder,
             gates: Gates::new(disk.is_some()),
             rules,
             flights: Arc::new(Flights::default()),

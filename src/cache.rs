@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use tokio::sync::OnceCell;
 
+use self::typed::Missed;
 use crate::builder::Builder;
 use crate::config::CacheConfig;
 use crate::engine::read::Resident;
@@ -108,15 +109,18 @@ impl Cache {
     pub async fn get<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
         {
             // Nothing of this lives across the await, so that none of it has to lie in the future.
-            let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
-            match self.resident::<T>(&key) {
-                Resident::Hit(hit) => return Some(hit),
-                Resident::Absent => {
+            let mut missed = Missed::NotAKey;
+            if let hit @ Some(_) = self.look::<T>(&ns, key, &mut missed) {
+                return hit;
+            }
+            match missed {
+                Missed::NotAKey => return None,
+                Missed::Refused(_) => {}
+                Missed::Absent(key) => {
                     if let Ok(found) = self.get_absent(&key) {
                         return found;
                     }
                 }
-                Resident::Refused => {}
             }
         }
         Box::pin(self.get_below::<T>(ns, key)).await
@@ -124,9 +128,12 @@ impl Cache {
 
     /// Finds a value in memory only; never waits and needs no runtime. A value that lies below is a miss here.
     pub fn get_resident<T: Payload + ?Sized>(&self, ns: Namespace, key: &str) -> Option<Cached<T>> {
-        let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
-        let resident = self.resident::<T>(&key);
-        self.hit_or_counted_miss(&key, resident, self.fingerprint::<T>())
+        let mut missed = Missed::NotAKey;
+        let hit = self.look::<T>(&ns, key, &mut missed);
+        if hit.is_none() {
+            self.count_missed(&missed, self.fingerprint::<T>());
+        }
+        hit
     }
 
     /// Runs `read` on a value in memory, without a reference count: the fastest read there is. `None` as [`get_resident`](Self::get_resident).
@@ -144,13 +151,18 @@ impl Cache {
     pub fn with_resident<T: Payload + ?Sized, R>(&self, ns: Namespace, key: &str, read: impl FnOnce(&T::View) -> R) -> Option<R> {
         let key = self.engine.hasher.keyed(KeyHasher::check(ns, key).ok()?, key);
         self.engine.memory.expect(&key);
-        let counted = self.engine.recorder.resident_hit(key.id);
+        let counted = self.engine.recorder.resident_hit(self.engine.places, key.id);
         let fingerprint = self.fingerprint::<T>();
-        let resident = self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read));
-        if let Resident::Hit(_) = resident {
-            counted.count(&self.engine.recorder);
-        }
-        self.hit_or_counted_miss(&key, resident, fingerprint)
+        let missed = match self.engine.resident(&key, |entry| entry.view::<T::Form>(fingerprint).map(read)) {
+            Resident::Hit(result) => {
+                counted.count(&self.engine.recorder);
+                return Some(result);
+            }
+            Resident::Refused => Missed::Refused(key),
+            Resident::Absent => Missed::Absent(key),
+        };
+        self.count_missed(&missed, fingerprint);
+        None
     }
 
     /// Finds many values of one namespace, in the order of `keys`; one round trip to Redis for all that are not nearer. A key that is asked for
@@ -306,13 +318,14 @@ impl Cache {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        let key = self.engine.hasher.key(ns, key).map_err(FetchError::Rejected)?;
+        let id = KeyHasher::check(ns, key).map_err(FetchError::Rejected)?;
         // A hit that needs no refresh costs what a `get` costs.
-        if self.engine.governance.of(key.id).refresh_ahead.is_none()
-            && let Resident::Hit(hit) = self.resident::<T>(&key)
+        if self.engine.governance.of(id).refresh_ahead.is_none()
+            && let Some(hit) = self.look::<T>(&ns, key, &mut Missed::NotAKey)
         {
             return Ok(hit);
         }
+        let key = self.engine.hasher.keyed(id, key);
         let wanted = self.wanted::<T, E>(&key, policy).map_err(FetchError::Rejected)?;
         let load = typed::loader::<T, F, Fut, E>(fetch);
         let fetched = Box::pin(self.engine.fetch(&key, wanted, load)).await;

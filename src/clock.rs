@@ -27,6 +27,8 @@ use parking_lot::Mutex;
 /// ten times the period of the ticker.
 pub(crate) const COARSE_SLACK_MS: u64 = 1_000;
 
+/// The coarse time where there is no ticker: later than every deadline, also when compared with a sign.
+const NO_TICKER: u64 = i64::MAX as u64;
 /// How often the ticker renews the coarse time.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -138,7 +140,7 @@ impl Clock {
     #[inline]
     pub(crate) fn recent(&self) -> u64 {
         match self.coarse() {
-            u64::MAX => self.steady(),
+            NO_TICKER => self.steady(),
             coarse => coarse,
         }
     }
@@ -146,7 +148,7 @@ impl Clock {
     /// Is `deadline` (steady milliseconds) in the future? Exact, and nearly always one load and one compare.
     #[inline]
     pub(crate) fn is_before(&self, deadline: u64) -> bool {
-        self.coarse().saturating_add(COARSE_SLACK_MS) < deadline || self.is_before_exactly(deadline)
+        (self.coarse() as i64) < deadline.wrapping_sub(COARSE_SLACK_MS) as i64 || self.is_before_exactly(deadline)
     }
 
     #[cold]
@@ -178,7 +180,7 @@ impl Clock {
     #[inline]
     pub(crate) fn recent_wall_offset(&self) -> i64 {
         match &self.inner.source {
-            Source::System { .. } if self.coarse() == u64::MAX => self.wall_offset(),
+            Source::System { .. } if self.coarse() == NO_TICKER => self.wall_offset(),
             Source::System { .. } => self.inner.coarse_offset.load(Ordering::Relaxed),
             Source::Manual { wall_offset } => wall_offset.load(Ordering::SeqCst),
         }
@@ -322,7 +324,7 @@ fn ensure_ticker(clock: &Arc<Inner>) {
     // No thread to be had: with the coarse time at its maximum every question is answered exactly.
     match std::thread::Builder::new().name("aurum-clock".into()).spawn(ticker) {
         Ok(_) => *running = true,
-        Err(_) => clock.coarse.store(u64::MAX, Ordering::Relaxed),
+        Err(_) => clock.coarse.store(NO_TICKER, Ordering::Relaxed),
     }
 }
 

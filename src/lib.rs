@@ -65,6 +65,7 @@
 extern crate self as aurum_cache;
 
 mod builder;
+mod bytes;
 mod cache;
 mod clock;
 mod coherence;

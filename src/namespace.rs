@@ -1,13 +1,14 @@
 //! Named groups of keys, and the small numbers that stand for them inside.
 //!
-//! A [`Namespace`] is a name with its hash, made at compile time. Inside, entries carry a
-//! [`NamespaceId`] of two bytes; the register that hands them out is one table per process,
-//! append-only, read without a lock. An id never leaves the process: disk and Redis hold names.
+//! A [`Namespace`] is a name with its code, made at compile time. Inside, entries carry a
+//! [`NamespaceId`] of two bytes: the code itself for those that are given, and for others what the register hands out, one table
+//! per process, append-only, read without a lock. An id never leaves the process: disk and Redis hold names.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
+use crate::bytes::are_equal;
 use crate::error::{Error, ErrorKind};
 
 /// The longest name of a namespace, in bytes.
@@ -36,9 +37,15 @@ pub const MAX_NAMESPACES: usize = 1024;
 #[derive(Clone, Copy)]
 pub struct Namespace {
     name: &'static str,
-    /// FNV-1a of the name: where the search in the register begins. Never stands for the name.
-    hash: u32,
+    /// Of those that are given their number. Of others FNV-1a of the name, where the search in the register begins; this never stands for the name.
+    code: u32,
 }
+
+/// The names of those that are given, by number.
+const NAMES: [&str; 8] =
+    ["curves", "scenarios", "metadata", "eia_data", "external_data", "user_data", "system_config", "general"];
+/// How many can be registered besides.
+const OTHERS: usize = MAX_NAMESPACES - NAMES.len();
 
 impl Namespace {
     /// Forward curves.
@@ -78,14 +85,25 @@ impl Namespace {
     /// only known at run time goes through [`Namespace::parse`].
     pub const fn new(name: &'static str) -> Self {
         assert!(is_valid(name), "a namespace is named with 1 to 64 bytes of a-z, 0-9, '_', '-' and '.'");
-        Self { name, hash: fnv(name) }
+        Self { name, code: code(name) }
     }
 
     /// A namespace from a name that comes from outside (an argument, a setting). The name is kept for the life of the process.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidNamespace`] if the name is not allowed, or if the process uses [`MAX_NAMESPACES`] already.
+    /// [`ErrorKind::InvalidNamespace`] if the name is not allowed, or if the process uses [`MAX_NAMESPACES`] already, of which eight are given.
+    ///
+    /// ```standalone_crate
+    /// use aurum_cache::{MAX_NAMESPACES, Namespace};
+    ///
+    /// for number in Namespace::GIVEN.len()..MAX_NAMESPACES {
+    ///     Namespace::parse(&format!("tenant-{number}")).expect("there is room");
+    /// }
+    /// let error = Namespace::parse("one-more").unwrap_err();
+    /// assert!(error.to_string().contains("a process can use 1024 namespaces"), "{error}");
+    /// assert!(Namespace::parse("tenant-8").is_ok() && Namespace::parse("curves").is_ok()); // those that there are stay
+    /// ```
     pub fn parse(name: &str) -> Result<Self, Error> {
         if !is_valid(name) {
             let advice = "is no namespace; use 1 to 64 bytes of a-z, 0-9, '_', '-' and '.'";
@@ -100,14 +118,24 @@ impl Namespace {
     }
 
     /// Its number in this process.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn id(self) -> Result<NamespaceId, Error> {
-        let index = self.hash as usize % MAX_NAMESPACES;
+        if self.is_given() { Ok(NamespaceId(self.code as u16)) } else { self.registered() }
+    }
+
+    #[inline(never)]
+    fn registered(self) -> Result<NamespaceId, Error> {
+        let index = self.code as usize % OTHERS;
         match REGISTER[index].get() {
-            // As a rule it is the first there, and the very same text.
-            Some(known) if std::ptr::eq(known.name, self.name) => Ok(NamespaceId(index as u16)),
-            _ => search(self.name, self.hash),
+            // As a rule it is the first there. The same text may be at another address: each part of a program has its own copy of a constant.
+            Some(known) if are_equal(known.name.as_bytes(), self.name.as_bytes()) => Ok(NamespaceId::of(index)),
+            _ => search(self.name, self.code),
         }
+    }
+
+    #[inline]
+    const fn is_given(self) -> bool {
+        self.code < NAMES.len() as u32
     }
 }
 
@@ -142,32 +170,37 @@ impl fmt::Debug for Namespace {
 pub(crate) struct NamespaceId(pub(crate) u16);
 
 impl NamespaceId {
+    /// That of a slot of the register.
+    #[inline]
+    const fn of(index: usize) -> Self {
+        Self((NAMES.len() + index) as u16)
+    }
+
     /// The namespace it stands for.
     pub(crate) fn namespace(self) -> Namespace {
+        let id = usize::from(self.0);
         // Ids are handed out by `intern` alone, after the slot was filled.
-        match REGISTER.get(usize::from(self.0)).and_then(OnceLock::get) {
-            Some(namespace) => *namespace,
-            None => Namespace::GENERAL,
-        }
+        let known = match id.checked_sub(NAMES.len()) {
+            None => Namespace::GIVEN.get(id),
+            Some(index) => REGISTER.get(index).and_then(OnceLock::get),
+        };
+        known.copied().unwrap_or(Namespace::GENERAL)
     }
 }
 
-/// Open addressing with linear search; the slot's number is the id. Slots are filled once and never emptied.
-static REGISTER: [OnceLock<Namespace>; MAX_NAMESPACES] = [const { OnceLock::new() }; MAX_NAMESPACES];
+/// Open addressing with linear search. Slots are filled once and never emptied.
+static REGISTER: [OnceLock<Namespace>; OTHERS] = [const { OnceLock::new() }; OTHERS];
 
 enum Slot {
     Taken(NamespaceId),
     Free,
 }
 
-fn find(name: &str, hash: u32) -> Slot {
-    let start = hash as usize;
-    for step in 0..MAX_NAMESPACES {
-        let index = (start + step) % MAX_NAMESPACES;
+fn find(name: &str, code: u32) -> Slot {
+    for step in 0..OTHERS {
+        let index = (code as usize + step) % OTHERS;
         match REGISTER[index].get() {
-            Some(known) if known.hash == hash && known.name == name => {
-                return Slot::Taken(NamespaceId(index as u16));
-            }
+            Some(known) if known.code == code && known.name == name => return Slot::Taken(NamespaceId::of(index)),
             Some(_) => {}
             None => return Slot::Free,
         }
@@ -175,10 +208,10 @@ fn find(name: &str, hash: u32) -> Slot {
     Slot::Free
 }
 
-/// The number of a name that is known at compile time, given now if it has none.
+/// The number of a name that is known at compile time and not given, given now if it has none.
 #[inline(never)]
-fn search(name: &'static str, hash: u32) -> Result<NamespaceId, Error> {
-    match find(name, hash) {
+fn search(name: &'static str, code: u32) -> Result<NamespaceId, Error> {
+    match find(name, code) {
         Slot::Taken(id) => Ok(id),
         Slot::Free => intern(name, |_| name),
     }
@@ -186,27 +219,59 @@ fn search(name: &'static str, hash: u32) -> Result<NamespaceId, Error> {
 
 #[cold]
 fn intern(name: &str, keep: impl FnOnce(&str) -> &'static str) -> Result<NamespaceId, Error> {
-    let hash = fnv(name);
-    if let Slot::Taken(id) = find(name, hash) {
+    let code = code(name);
+    if (code as usize) < NAMES.len() {
+        return Ok(NamespaceId(code as u16));
+    }
+    if let Slot::Taken(id) = find(name, code) {
         return Ok(id);
     }
     let one_too_many = || {
-        let advice = format!("is one too many; a process can use {MAX_NAMESPACES} namespaces");
+        let advice =
+            format!("is one too many; a process can use {MAX_NAMESPACES} namespaces, of which {} are given", NAMES.len());
         Err(Error::new(ErrorKind::InvalidNamespace, format!("namespace \"{name}\""), advice))
     };
     // Before the name is kept: names may come from outside without end, and what is kept is never freed.
     if REGISTER.iter().all(|slot| slot.get().is_some()) {
         return one_too_many();
     }
-    let namespace = Namespace { name: keep(name), hash };
-    for step in 0..MAX_NAMESPACES {
-        let index = (hash as usize + step) % MAX_NAMESPACES;
+    let namespace = Namespace { name: keep(name), code };
+    for step in 0..OTHERS {
+        let index = (code as usize + step) % OTHERS;
         // Two threads may race for a slot: whoever loses looks at the winner's name.
         if *REGISTER[index].get_or_init(|| namespace) == namespace {
-            return Ok(NamespaceId(index as u16));
+            return Ok(NamespaceId::of(index));
         }
     }
     one_too_many()
+}
+
+/// The number of a name that is given; of others a number beyond these.
+const fn code(name: &str) -> u32 {
+    let given = NAMES.len() as u32;
+    let mut number = 0;
+    while number < given {
+        if is_same(NAMES[number as usize].as_bytes(), name.as_bytes()) {
+            return number;
+        }
+        number += 1;
+    }
+    let hash = fnv(name);
+    if hash < given { hash + given } else { hash }
+}
+
+const fn is_same(left: &[u8], right: &[u8]) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < left.len() {
+        if left[i] != right[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
 }
 
 const fn is_valid(name: &str) -> bool {
@@ -255,6 +320,27 @@ mod tests {
         assert_eq!(at_compile_time.id().unwrap(), at_run_time.id().unwrap());
         assert_eq!(at_compile_time.id().unwrap().namespace(), at_run_time);
         assert_ne!(at_compile_time.id().unwrap(), Namespace::CURVES.id().unwrap());
+    }
+
+    #[test]
+    fn what_is_given_has_its_number_however_it_was_made() {
+        for (number, given) in Namespace::GIVEN.into_iter().enumerate() {
+            let at_run_time = Namespace::parse(given.name()).unwrap();
+            let elsewhere = Namespace::new(Box::leak(given.name().to_owned().into_boxed_str()));
+            for ns in [given, at_run_time, elsewhere] {
+                assert_eq!(ns.id().unwrap(), NamespaceId(number as u16), "{ns}");
+            }
+            assert_eq!(NamespaceId(number as u16).namespace(), given);
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_name_is_the_same_namespace() {
+        let copies: Vec<Namespace> = (0..3).map(|_| Namespace::new(Box::leak(String::from("copied").into_boxed_str()))).collect();
+        let id = copies[0].id().unwrap();
+        assert!(usize::from(id.0) >= NAMES.len(), "not given");
+        assert!(copies.iter().all(|copy| copy.id().unwrap() == id));
+        assert_ne!(Namespace::new("copies").id().unwrap(), id);
     }
 
     #[test]

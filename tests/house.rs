@@ -13,7 +13,7 @@ use source::{Token, sources, tokens, without_tests};
 
 /// The floors of `ARCHITECTURE.md`, lowest first. A room imports its own floor and those below it.
 const FLOORS: [&[&str]; 6] = [
-    &["error", "clock", "key", "namespace", "schema"],
+    &["error", "bytes", "clock", "key", "namespace", "schema"],
     // `tier` is the words that the tiers share (tier/mod.rs); the tiers themselves are one floor up.
     &["entry", "pattern", "policy", "invalidation", "metrics", "tier"],
     &["tier::memory", "tier::disk", "tier::remote"],

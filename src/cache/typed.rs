@@ -12,8 +12,7 @@ use crate::engine::write::Shared;
 use crate::entry::{Claim, Entry, Form, Shape};
 use crate::error::Error;
 use crate::fetch_error::FetchError;
-use crate::key::Key;
-use crate::metrics::MissCause;
+use crate::key::{Key, KeyHasher};
 use crate::namespace::Namespace;
 use crate::payload::Payload;
 use crate::policy::TtlPolicy;
@@ -22,6 +21,15 @@ use crate::view::Cached;
 
 /// A read must ask the tiers below memory, and may have to wait for them.
 pub(super) struct Below;
+
+/// Why a [look](Cache::look) found nothing to serve.
+pub(super) enum Missed<'k> {
+    /// The key or the namespace is not allowed.
+    NotAKey,
+    Absent(Key<'k>),
+    /// There, but not to be served, or not as this type.
+    Refused(Key<'k>),
+}
 
 impl Cache {
     /// Could a read of this type find the key in some tier? Counts as no read and moves nothing.
@@ -55,7 +63,7 @@ impl Cache {
     #[inline(never)]
     pub(super) fn get_absent<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Result<Option<Cached<T>>, Below> {
         if self.engine.is_memory_only() {
-            self.count_resident_miss(key, self.engine.why_absent(key));
+            self.engine.recorder.resident_miss(key.id, self.engine.why_absent(key));
             return Ok(None);
         }
         match self.engine.read_now(key, self.want::<T>()) {
@@ -70,30 +78,38 @@ impl Cache {
         self.cached(found)
     }
 
-    #[inline]
-    pub(super) fn resident<T: Payload + ?Sized>(&self, key: &Key<'_>) -> Resident<Cached<T>> {
-        self.engine.memory.expect(key);
-        let counted = self.engine.recorder.resident_hit(key.id);
+    /// THE FIRST LOOK of every read that returns a value: memory alone, without a future. Out of line, so that a hit comes back in two registers
+    /// and a caller's future holds no more of it than a call.
+    #[inline(never)]
+    pub(super) fn look<'k, T: Payload + ?Sized>(
+        &self,
+        ns: &Namespace,
+        key: &'k str,
+        missed: &mut Missed<'k>,
+    ) -> Option<Cached<T>> {
+        let key = self.engine.hasher.keyed(KeyHasher::check(*ns, key).ok()?, key);
+        self.engine.memory.expect(&key);
+        let counted = self.engine.recorder.resident_hit(self.engine.places, key.id);
         let fingerprint = self.fingerprint::<T>();
-        let found = || counted.count(&self.engine.recorder);
-        match self.engine.resident(key, |entry| entry.typed::<T::Form>(fingerprint, found)) {
-            Resident::Hit(bytes) => Resident::Hit(Cached::new(bytes, Tier::Memory, self.engine.clock.watch())),
-            Resident::Refused => Resident::Refused,
-            Resident::Absent => Resident::Absent,
-        }
-    }
-
-    #[inline]
-    pub(super) fn hit_or_counted_miss<R>(&self, key: &Key<'_>, resident: Resident<R>, fingerprint: u64) -> Option<R> {
-        match resident {
-            Resident::Hit(hit) => return Some(hit),
-            Resident::Refused => self.count_resident_miss(key, self.engine.why_refused(key, fingerprint)),
-            Resident::Absent => self.count_resident_miss(key, self.engine.why_absent(key)),
+        match self.engine.resident(&key, |entry| entry.typed::<T::Form>(fingerprint)) {
+            Resident::Hit(bytes) => {
+                counted.count(&self.engine.recorder);
+                return Some(Cached::new(bytes, Tier::Memory, self.engine.clock.watch()));
+            }
+            Resident::Refused => *missed = Missed::Refused(key),
+            Resident::Absent => *missed = Missed::Absent(key),
         }
         None
     }
 
-    pub(super) fn count_resident_miss(&self, key: &Key<'_>, cause: MissCause) {
+    /// A read that asks memory alone was not answered.
+    #[inline(never)]
+    pub(super) fn count_missed(&self, missed: &Missed<'_>, fingerprint: u64) {
+        let (key, cause) = match missed {
+            Missed::NotAKey => return,
+            Missed::Absent(key) => (key, self.engine.why_absent(key)),
+            Missed::Refused(key) => (key, self.engine.why_refused(key, fingerprint)),
+        };
         self.engine.recorder.resident_miss(key.id, cause);
     }
 

@@ -61,7 +61,7 @@ impl Engine {
     /// Is it in time, and does no live rule cover it?
     #[inline]
     pub(crate) fn is_servable(&self, entry: &Entry, key: &Key<'_>) -> bool {
-        self.clock.is_before(entry.expires()) && !self.rules.covers(entry.stamp(), key.id, key.text)
+        self.clock.is_before(entry.expires()) && (self.rules.are_none() || !self.rules.covers(entry.stamp(), key.id, key.text))
     }
 
     /// Why a key is in no tier, as far as that is remembered.

@@ -17,7 +17,7 @@ use crate::invalidation::gate::Gates;
 use crate::invalidation::ledger::Ledger;
 use crate::invalidation::rule::Rules;
 use crate::key::{Key, KeyHasher};
-use crate::metrics::{Departed, Exporter, Recorder};
+use crate::metrics::{Departed, Exporter, Places, Recorder};
 use crate::namespace::{MAX_NAMESPACES, NamespaceId};
 use crate::policy::placement::PlacementTable;
 use crate::tier::Tier;
@@ -25,25 +25,29 @@ use crate::tier::disk::Disk;
 use crate::tier::memory::Memory;
 use crate::tier::remote::Remote;
 
-/// One cache. Shared by its handles and its tasks.
+/// One cache. Shared by its handles and its tasks. In this order: what a hit in memory reads comes first, and together.
+#[repr(C)]
 pub(crate) struct Engine {
-    pub(crate) clock: Clock,
     pub(crate) hasher: KeyHasher,
+    /// Of `recorder`.
+    pub(crate) places: Places,
+    pub(crate) clock: Clock,
+    pub(crate) rules: Arc<Rules>,
     /// Folded into every type fingerprint: `CacheConfig::schema` and the archive format of this build.
     pub(crate) salt: u64,
+    /// Begins with its shards.
+    pub(crate) memory: Memory,
     /// This node's name in events and in the log.
     pub(crate) node: String,
     /// Largest payload, in bytes.
     pub(crate) max_value: usize,
     pub(crate) placement: PlacementTable,
     pub(crate) governance: Governances,
-    pub(crate) memory: Memory,
     pub(crate) disk: Option<Disk>,
     pub(crate) remote: Option<Arc<Remote>>,
     /// Whether what the page cache has is brought to memory.
     pub(crate) promotions: Promotions,
     pub(crate) gates: Arc<Gates>,
-    pub(crate) rules: Arc<Rules>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) ledger: Ledger,
     pub(crate) recorder: Recorder,

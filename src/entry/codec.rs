@@ -31,6 +31,7 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Portable, Serialize, rancor};
 
+use crate::bytes::are_equal;
 use crate::entry::class::{Class, ClassId};
 use crate::entry::life;
 use crate::error::{Error, ErrorKind};
@@ -180,14 +181,11 @@ impl Entry {
         }
     }
 
-    /// As [`claim`](Self::claim), counting a reference only if the answer is yes, and having `found` done before it.
+    /// As [`claim`](Self::claim), counting a reference only if the answer is yes.
     #[inline]
-    pub(crate) fn typed<F: Form>(&self, fingerprint: u64, found: impl FnOnce()) -> Option<Typed<F>> {
+    pub(crate) fn typed<F: Form>(&self, fingerprint: u64) -> Option<Typed<F>> {
         match self.check::<F>(fingerprint) {
-            Verdict::Yes => {
-                found();
-                Some(Typed { entry: self.clone(), form: PhantomData })
-            }
+            Verdict::Yes => Some(Typed { entry: self.clone(), form: PhantomData }),
             Verdict::Foreign | Verdict::Damaged => None,
         }
     }
@@ -241,7 +239,7 @@ impl Entry {
     /// Is this the entry of `key`? Compares the whole key, not its hash.
     #[inline]
     pub(crate) fn is_of(&self, key: &Key<'_>) -> bool {
-        self.key_bytes() == key.text.as_bytes() && self.namespace_id() == key.id
+        are_equal(self.key_bytes(), key.text.as_bytes()) && self.namespace_id() == key.id
     }
 
     pub(crate) fn key(&self) -> &str {

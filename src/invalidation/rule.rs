@@ -89,6 +89,12 @@ impl Rules {
         rule
     }
 
+    /// Is no rule alive? One load.
+    #[inline]
+    pub(crate) fn are_none(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
     /// Is something with this stamp dead by a live rule?
     #[inline]
     pub(crate) fn covers(&self, stamp: u64, namespace: NamespaceId, key: &str) -> bool {

@@ -29,5 +29,6 @@ pub(crate) use export::Exporter;
 pub use log::{LogAnalytics, RefillAnalytics};
 pub(crate) use outcome::{FetchOutcome, MissCause, Verb};
 pub(crate) use recorder::Recorder;
+pub(crate) use slot::Places;
 pub(crate) use snapshot::share;
 pub use snapshot::{Analytics, FetchAnalytics, Latency, MissCauses, NamespaceAnalytics, TierAnalytics};

@@ -20,7 +20,7 @@ use crate::metrics::latency::Latencies;
 use crate::metrics::log::{LogAnalytics, RefillAnalytics};
 use crate::metrics::minute::Minute;
 use crate::metrics::outcome::{FetchOutcome, MissCause, Verb};
-use crate::metrics::slot::{Slot, Slots, memory_turn, memory_turn_is_up, page_cache_turn};
+use crate::metrics::slot::{Places, Slot, Slots, memory_turn, memory_turn_is_up, page_cache_turn};
 use crate::metrics::snapshot::{Analytics, FetchAnalytics, Latency, TierAnalytics, share};
 use crate::metrics::totals::{Totals, causes};
 use crate::namespace::NamespaceId;
@@ -87,14 +87,19 @@ impl Recorder {
         self.count(ns, |cells, owner| cells.hits[tier as usize].bump(owner));
     }
 
-    /// A read of memory begins, which [counts](ResidentHit::count) itself if it hits. Where it counts is looked up now, and
-    /// not behind the count of references, which nothing overtakes.
-    #[inline]
-    pub(crate) fn resident_hit(&self, ns: NamespaceId) -> ResidentHit {
-        if self.is_idle {
+    /// For [`resident_hit`](Self::resident_hit).
+    pub(crate) fn places(&self) -> Places {
+        if self.is_idle { Places::NONE } else { self.slots.places() }
+    }
+
+    /// A read of memory begins, which [counts](ResidentHit::count) itself if it hits. Where it counts is looked up now, while
+    /// the entry is fetched, and not behind the count of references, which nothing overtakes. `places` are those of this recorder.
+    #[inline(always)]
+    pub(crate) fn resident_hit(&self, places: Places, ns: NamespaceId) -> ResidentHit {
+        if places == Places::NONE {
             return ResidentHit { cells: NamespaceCells::nobody(), rarely: Some(Rarely { owner: Owner::Many, took: None }) };
         }
-        match self.slots.seated_and_untimed(ns) {
+        match places.seated_and_untimed(ns) {
             Some(cells) => ResidentHit { cells, rarely: None },
             None => self.rare_resident_hit(ns),
         }

@@ -32,8 +32,7 @@ const BLOCK: usize = 32;
 
 /// The slots of one recorder, by the number of the writing thread; the last is shared.
 pub(crate) struct Slots {
-    /// The place of the first namespace.
-    first_place: u64,
+    places: Places,
     slots: [OnceLock<Box<CachePadded<Slot>>>; OWNED + 1],
 }
 
@@ -41,20 +40,18 @@ impl Slots {
     pub(crate) fn new() -> Self {
         static RECORDERS: AtomicU64 = AtomicU64::new(1);
         // More apart than there are namespaces, and odd: the same namespace of two caches is not the same seat.
-        let first_place = RECORDERS.fetch_add(1, Ordering::Relaxed) * (MAX_NAMESPACES as u64 + 1);
-        Self { first_place, slots: [const { OnceLock::new() }; OWNED + 1] }
+        let places = Places(RECORDERS.fetch_add(1, Ordering::Relaxed) * (MAX_NAMESPACES as u64 + 1));
+        Self { places, slots: [const { OnceLock::new() }; OWNED + 1] }
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        self.places
     }
 
     /// This thread's cells of a namespace, if it counted there last.
     #[inline(always)]
     fn seated(&self, ns: NamespaceId) -> Option<&'static Cells> {
-        FRONT.with(|front| front.seated(self.place(ns)))
-    }
-
-    /// The same for an operation on memory that is not to be timed. For others ask [`memory_turn_is_up`] and [`cells`](Self::cells).
-    #[inline(always)]
-    pub(crate) fn seated_and_untimed(&self, ns: NamespaceId) -> Option<&'static Cells> {
-        FRONT.with(|front| if front.goes_untimed() { front.seated(self.place(ns)) } else { None })
+        FRONT.with(|front| front.seated(self.places.of(ns)))
     }
 
     /// This thread's cells of a namespace, made with its first count.
@@ -68,7 +65,7 @@ impl Slots {
 
     #[inline(never)]
     fn sit(&self, ns: NamespaceId) -> (&'static Cells, Owner) {
-        let place = self.place(ns);
+        let place = self.places.of(ns);
         let before = BEFORE.with(|before| before[place as usize % SEATS].get());
         let cells = if before.place == place {
             before.cells
@@ -83,11 +80,6 @@ impl Slots {
         };
         FRONT.with(|front| front.sit(place, cells));
         (cells, Owner::One)
-    }
-
-    #[inline]
-    fn place(&self, ns: NamespaceId) -> u64 {
-        self.first_place.wrapping_add(u64::from(ns.0))
     }
 
     /// This thread's slot, made on its first use.
@@ -107,6 +99,27 @@ impl Drop for Slots {
     fn drop(&mut self) {
         // Who still remembers a place here never asks for it again: no other recorder has it.
         self.used().flat_map(Slot::all).for_each(NamespaceCells::give_back);
+    }
+}
+
+/// Where the places of a recorder begin, by namespace. Copied to where a hit reads it anyway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Places(u64);
+
+impl Places {
+    /// Of a recorder that counts nothing.
+    pub(crate) const NONE: Self = Self(0);
+
+    #[inline]
+    fn of(self, ns: NamespaceId) -> u64 {
+        self.0.wrapping_add(u64::from(ns.0))
+    }
+
+    /// This thread's cells of a namespace, if it counted there last, for an operation on memory that is not to be timed. For others
+    /// ask [`memory_turn_is_up`] and [`Slots::cells`].
+    #[inline(always)]
+    pub(crate) fn seated_and_untimed(self, ns: NamespaceId) -> Option<&'static Cells> {
+        FRONT.with(|front| if front.goes_untimed() { front.seated(self.of(ns)) } else { None })
     }
 }
 

@@ -264,5 +264,5 @@ fn without_metrics_reads_and_writes_are_not_counted() {
 
 /// A read of memory that hits.
 fn read(recorder: &Recorder, ns: NamespaceId) {
-    recorder.resident_hit(ns).count(recorder);
+    recorder.resident_hit(recorder.places(), ns).count(recorder);
 }

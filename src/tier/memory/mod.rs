@@ -86,7 +86,8 @@ pub(crate) fn was_reused(entry: &Entry) -> bool {
     entry.hits().load(Ordering::Relaxed) > 0 || entry.place().load(Ordering::Relaxed) >> 31 == 1
 }
 
-/// The entries of this process, in shards.
+/// The entries of this process, in shards, which stand first: see `Engine`.
+#[repr(C)]
 pub(crate) struct Memory {
     shards: Box<[CachePadded<Table<State>>]>,
     common: Common,

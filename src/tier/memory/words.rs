@@ -131,7 +131,7 @@ impl Words {
 
     /// What `look` makes of the first word it takes for the right one; it is shown those whose sixteen bits are right. If it takes none: the number
     /// of the first free word of the walk, for [`fill`](Self::fill).
-    #[inline]
+    #[inline(always)]
     pub(super) fn search<R>(&self, hash: u64, mut look: impl FnMut(*mut u8) -> Option<R>) -> Result<R, usize> {
         let ((home, slots), mut bits) = (self.walk(hash), Self::bits(hash));
         for (step, slot) in slots.iter().enumerate() {
