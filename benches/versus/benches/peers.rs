@@ -19,8 +19,11 @@ const SKEW: f64 = 0.99;
 /// Keys that are asked for in turn.
 const FEED: usize = 1 << 16;
 
+/// Makes a contender anew.
+type Make = Box<dyn Fn() -> Arc<dyn Contender>>;
+
 /// All that are compared, each made when its turn comes, with room for so many entries of so many bytes.
-fn contenders(entries: usize, value: usize) -> [(&'static str, Box<dyn Fn() -> Arc<dyn Contender>>); 5] {
+fn contenders(entries: usize, value: usize) -> [(&'static str, Make); 5] {
     let bytes = (entries * (24 + value + 56)) as u64 + (1 << 20);
     [
         ("aurum", Box::new(move || Arc::new(Aurum::new(bytes)))),

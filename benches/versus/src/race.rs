@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use crate::contenders::Contender;
 use crate::workload::Key;
 
+/// What a lane does to a run of keys.
+type Work = Box<dyn Fn(&[Key]) -> u64 + Send + Sync>;
+
 /// One contender doing one thing to a run of keys. Returns something made of all it read.
 pub struct Lane {
     /// As it stands in tables.
     pub name: String,
-    work: Box<dyn Fn(&[Key]) -> u64 + Send + Sync>,
+    work: Work,
 }
 
 impl Lane {

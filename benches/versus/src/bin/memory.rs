@@ -140,10 +140,10 @@ impl Field {
         }
     }
 
-    fn each(&self, mut act: impl FnMut(&dyn Contender)) {
+    fn each(&self, act: impl FnMut(&dyn Contender)) {
         let ours: [&dyn Contender; 3] = [&*self.ours, &*self.view, &*self.fetch];
         let peers: [&dyn Contender; 5] = [&*self.quick, &*self.moka, &*self.future, &*self.foyer, &*self.ufo];
-        ours.into_iter().chain(peers).for_each(|contender| act(contender));
+        ours.into_iter().chain(peers).for_each(act);
     }
 
     fn gets(&self) -> Vec<Lane> {
