@@ -5,7 +5,8 @@
 //! all turns. What disturbs the machine for longer than a turn disturbs all alike.
 //!
 //! The programs (`src/bin`): `memory` (nanoseconds an operation), `footprint` (bytes an entry, resident set over budget), `hit_ratio`
-//! (traces against the optimum and the best of seven) and, with the feature `disk`, `disk` (values on disk: reads, writes, size, opening).
+//! (traces against the optimum and the best of seven), `metrics` (what counting costs) and, with the feature of its name, `disk` (values on disk: reads,
+//! writes, size, opening) and `redis` (values in Redis, and what becomes of reads when it does not answer).
 //! Each has `--help`, `--json`, `--markdown`, and `--test`, which only shows that it runs.
 //!
 //! - [`arguments`]: what a program was asked.
@@ -14,6 +15,7 @@
 //! - [`race`]: the turns.
 //! - [`process`]: memory as the system counts it, and child processes.
 //! - `stores`: one trait over what keeps values on disk, and one small adapter each (feature `disk`).
+//! - `server`: a `redis-server` of our own (feature `redis`).
 //! - [`report`]: rows, the bar they are held against, and how they are printed.
 
 pub mod arguments;
@@ -21,6 +23,8 @@ pub mod contenders;
 pub mod process;
 pub mod race;
 pub mod report;
+#[cfg(feature = "redis")]
+pub mod server;
 #[cfg(feature = "disk")]
 pub mod stores;
 pub mod workload;
