@@ -15,6 +15,7 @@ use crate::tier::remote::link::{Answer, Batch, Fault, Fences, Link, unfit};
 use crate::tier::remote::message::Message;
 use crate::tier::remote::repair::Ticket;
 use crate::tier::remote::shared::{Core, Job, Next};
+use crate::tier::remote::together::deal;
 use crate::tier::remote::work::Work;
 
 /// Timeouts in a row after which a link is dropped.
@@ -22,7 +23,7 @@ const TIMEOUTS: u32 = 3;
 
 /// The task. Ends when the core is closed and the queue is empty, or the server is away.
 pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
-    let mut line = Line { core: core.clone(), link: None, fences: Fences::new(), timeouts: 0 };
+    let mut line = Line { core: core.clone(), link: None, fences: Fences::new(), timeouts: 0, gathers: false };
     loop {
         if line.link.is_none() {
             let (wait, is_closed) = core.next_attempt();
@@ -37,6 +38,10 @@ pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
                 tokio::select! { () = tokio::time::sleep(wait) => {}, () = core.woken() => {} }
             }
             continue;
+        }
+        if line.gathers {
+            // Many ask at the same time: those that were answered just now get their turn first, and ask again in one exchange.
+            tokio::task::yield_now().await;
         }
         match core.take() {
             Next::Jobs(jobs) => line.serve(jobs).await,
@@ -59,6 +64,8 @@ struct Line {
     fences: Fences,
     /// Timeouts in a row.
     timeouts: u32,
+    /// The last exchange was not of one job alone.
+    gathers: bool,
 }
 
 impl Line {
@@ -118,29 +125,23 @@ impl Line {
     }
 
     async fn serve(&mut self, mut jobs: Vec<Job>) {
+        self.gathers = jobs.len() > 1;
         let mut second_try = false;
         while !jobs.is_empty() {
             let mut batch = Batch::default();
-            let mut ends = Vec::with_capacity(jobs.len());
-            let mut expected = 0;
-            for job in &jobs {
-                self.core.encode(&job.work, &mut batch);
-                ends.push(batch.len());
-                if let Work::Read(places) = &job.work {
-                    expected += places.len();
-                }
-            }
+            let parts = self.core.encode_all(&jobs, &mut batch);
+            let expected: usize = jobs.iter().map(|job| job.work.places().len()).sum();
             let comes_back = expected * self.core.mean_read();
             let within = self.core.allowance(batch.bytes() + comes_back);
-            let mut result = self.exchange(&batch, within).await;
-            if result.as_ref().is_ok_and(|answers| !self.fit(&jobs, answers, &ends)) {
+            let mut result = self.exchange(&batch, within).await.map(|answers| deal(&parts, answers));
+            if result.as_ref().is_ok_and(|(answers, ends)| !self.fit(&jobs, answers, ends)) {
                 let fault = Fault::Broken("answers something else than it was asked".to_owned());
                 self.core.failed(&fault);
                 self.hang_up();
                 result = Err(fault);
             }
             match result {
-                Ok(answers) => {
+                Ok((answers, ends)) => {
                     // The server forgot the scripts, or a Cluster changed: from the first job that met this on, all is done again, in order.
                     let again = |answer: &Answer| self.link.as_ref().is_some_and(|link| link.is_worth_another_try(answer));
                     let forgot = answers.iter().position(again);

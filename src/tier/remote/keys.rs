@@ -25,20 +25,54 @@ pub(super) struct Layout {
     epoch: String,
 }
 
+/// Where a key is in Redis.
+pub(super) struct Place {
+    entry: String,
+    slot_len: usize,
+    namespace: &'static str,
+}
+
+impl Place {
+    /// The name of the entry.
+    pub(super) fn entry(&self) -> &str {
+        &self.entry
+    }
+
+    /// The name of the slot's mark.
+    pub(super) fn slot(&self) -> &str {
+        &self.entry[..self.slot_len]
+    }
+
+    /// Of the epoch hash, where the wide mark of the namespace is.
+    pub(super) fn field(&self) -> String {
+        Layout::field(Some(self.namespace))
+    }
+
+    pub(super) fn namespace(&self) -> &'static str {
+        self.namespace
+    }
+}
+
 impl Layout {
     pub(super) fn new(prefix: &str) -> Self {
         let log = format!("{prefix}:{{{prefix}:log}}");
         Self { entries: format!("{prefix}:v1:{{"), epoch: format!("{log}:epoch"), log }
     }
 
-    /// The mark of the slot that `text` is in.
-    pub(super) fn slot(&self, namespace: &str, text: &str) -> String {
-        format!("{}{namespace}:{:03x}}}", self.entries, slot_of(text))
-    }
-
-    /// The entry itself.
-    pub(super) fn entry(&self, namespace: &str, text: &str) -> String {
-        format!("{}{namespace}:{:03x}}}:{text}", self.entries, slot_of(text))
+    /// The entry of a key, and the mark of its slot, whose name the entry's begins with.
+    pub(super) fn place(&self, namespace: &'static str, text: &str) -> Place {
+        let mut entry = String::with_capacity(self.entries.len() + namespace.len() + text.len() + 6);
+        entry.push_str(&self.entries);
+        entry.push_str(namespace);
+        entry.push(':');
+        let slot = slot_of(text) as u32;
+        // Three digits, always.
+        entry.extend([slot >> 8, slot >> 4 & 15, slot & 15].into_iter().filter_map(|digit| char::from_digit(digit, 16)));
+        entry.push('}');
+        let slot_len = entry.len();
+        entry.push(':');
+        entry.push_str(text);
+        Place { entry, slot_len, namespace }
     }
 
     pub(super) fn log(&self) -> &str {
@@ -104,8 +138,13 @@ mod tests {
     #[test]
     fn the_names_are_pinned_because_all_nodes_must_agree() {
         let layout = Layout::new("aurum");
-        assert_eq!(layout.entry("curves", "pjm:2026-11"), format!("{}:pjm:2026-11", layout.slot("curves", "pjm:2026-11")));
-        assert_eq!(layout.slot("curves", "a"), "aurum:v1:{curves:21f}");
+        let place = layout.place("curves", "a");
+        assert_eq!((place.entry(), place.slot()), ("aurum:v1:{curves:21f}:a", "aurum:v1:{curves:21f}"));
+        assert_eq!(place.field(), "n:curves");
+        // With a nought in front.
+        let name = |text: &str| layout.place("curves", text).entry;
+        let low = (0..).map(|n| format!("k{n}")).find(|text| slot_of(text) < 16).unwrap();
+        assert_eq!(name(&low), format!("aurum:v1:{{curves:{:03x}}}:{low}", slot_of(&low)));
         assert_eq!(layout.log(), "aurum:{aurum:log}");
         assert_eq!(layout.epoch(), "aurum:{aurum:log}:epoch");
     }
@@ -114,7 +153,7 @@ mod tests {
     fn a_name_is_read_back_and_a_foreign_one_is_not() {
         let layout = Layout::new("aurum");
         for text in ["a", "}:", "pjm:{x}:1", "ü"] {
-            assert_eq!(layout.parse(layout.entry("curves", text).as_bytes()), Some(("curves", text)));
+            assert_eq!(layout.parse(layout.place("curves", text).entry().as_bytes()), Some(("curves", text)));
         }
         for foreign in ["aurum:v1:{curves:000}:a", "aurum:v1:{curves:21f}", "aurum:log", "other:v1:{curves:2a3}:a", ""] {
             assert_eq!(layout.parse(foreign.as_bytes()), None, "{foreign}");
@@ -131,8 +170,9 @@ mod tests {
     #[test]
     fn a_mark_is_told_from_an_entry() {
         let layout = Layout::new("aurum");
-        assert!(layout.is_mark(layout.slot("curves", "a").as_bytes()));
-        for other in [layout.entry("curves", "a"), layout.entry("curves", "a:000}"), layout.log().into(), layout.epoch().into()] {
+        assert!(layout.is_mark(layout.place("curves", "a").slot().as_bytes()));
+        let entries = ["a", "a:000}"].map(|text| layout.place("curves", text).entry);
+        for other in entries.into_iter().chain([layout.log().into(), layout.epoch().into()]) {
             assert!(!layout.is_mark(other.as_bytes()), "{other}");
         }
     }

@@ -16,6 +16,8 @@ mod endpoint;
 mod resolve;
 mod script;
 
+use std::sync::Arc;
+
 use redis::Value;
 
 use cluster::Cluster;
@@ -33,6 +35,8 @@ pub(super) enum Answer {
     Int(i64),
     Bytes(Vec<u8>),
     List(Vec<Answer>),
+    /// Wide marks, which many keys have in common; never said by the server.
+    Mark(Arc<[u8]>),
     /// An error: its code (`OOM`, `READONLY`, ...) and text.
     Refused(String, String),
 }
@@ -119,7 +123,9 @@ impl Batch {
     /// In a Cluster a command goes where its first key is; one without a key goes to all primaries, and the list of their answers is
     /// its answer.
     pub(super) fn add(&mut self, name: &str, args: &[&[u8]]) {
-        let mut command = redis::cmd(name);
+        let bytes = name.len() + args.iter().map(|arg| arg.len()).sum::<usize>();
+        let mut command = redis::Cmd::with_capacity(args.len() + 1, bytes);
+        command.arg(name);
         for arg in args {
             command.arg(*arg);
             self.bytes += arg.len() + 16;

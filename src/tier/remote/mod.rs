@@ -1,7 +1,7 @@
 //! The shared tier: Redis, which every node of a fleet may read and write, and which may be gone at any time.
 //!
 //! * [`keys`] says where things are, [`link`] is a connection, [`breaker`] says when to make one,
-//! * [`work`] is what can be asked, [`shared`] queues it in the order of the calls, [`batch`] carries it out, many jobs a round trip,
+//! * [`work`] is what can be asked, [`shared`] queues it in the order of the calls, [`batch`] carries it out, many jobs a round trip, [`together`] reads with each other,
 //! * [`lease`] lets a fill land only if nothing was invalidated since its read,
 //! * [`repair`] remembers what Redis could not be told, and keeps reads away from it until it was,
 //! * [`sweep`] deletes by pattern, [`message`] is what other nodes are told.
@@ -31,6 +31,8 @@ mod shared;
 mod sweep;
 #[cfg(feature = "redis")]
 mod tail;
+#[cfg(feature = "redis")]
+mod together;
 #[cfg(feature = "redis")]
 mod work;
 
@@ -126,10 +128,25 @@ mod present {
             Ok(Self { core, hasher, task: Mutex::new(Some(task)) })
         }
 
-        /// Reads a key, with the lease that a later [`fill`](Self::fill) of it needs. `stamp` becomes the entry's.
+        /// Reads a key, with the lease that a later [`fill`](Self::fill) of it needs; a hit has one, too, for it may be of another type. `stamp` becomes the entry's.
         pub(crate) async fn get(&self, key: &Key<'_>, stamp: u64) -> (Lookup, Option<Lease>) {
-            let down = |core: &Core| (Lookup::Down(core.down_error()), None);
-            self.get_many(std::slice::from_ref(key), stamp).await.pop().unwrap_or_else(|| down(&self.core))
+            if self.core.is_down() {
+                return (Lookup::Down(self.core.down_error()), None);
+            }
+            let reading = async {
+                let mut answers = received(self.ask(std::slice::from_ref(key)).await)?;
+                let (lookup, mut lease) = self.judge(key, &mut answers, stamp);
+                // The first miss in a slot for a long time: it has no mark yet.
+                if lease.is_none() && matches!(lookup, Lookup::Miss) {
+                    lease = self.mark(key).await;
+                }
+                Ok((lookup, lease))
+            };
+            match tokio::time::timeout(self.core.timeout, reading).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => (Lookup::Down(error), None),
+                Err(_) => (Lookup::Down(self.core.late()), None),
+            }
         }
 
         /// Reads keys, in order, in one round trip.
@@ -142,13 +159,12 @@ mod present {
             let reading = async {
                 let jobs: Vec<_> = keys.chunks(KEYS_A_JOB).map(|keys| (keys, self.ask(keys))).collect();
                 for (keys, job) in jobs {
-                    let answers = received(job.await)?;
+                    let mut answers = received(job.await)?;
                     let each = if self.core.endpoint.is_cluster() { 2 } else { 3 };
-                    for (key, answers) in keys.iter().zip(answers.chunks(each)) {
+                    for (key, answers) in keys.iter().zip(answers.chunks_mut(each)) {
                         found.push(self.judge(key, answers, stamp));
                     }
                 }
-                // The first miss in a slot for a long time: it has no mark yet.
                 for (key, (lookup, lease)) in keys.iter().zip(&mut found) {
                     if lease.is_none() && matches!(lookup, Lookup::Miss) {
                         *lease = self.mark(key).await;
@@ -171,9 +187,9 @@ mod present {
         }
 
         /// What the answers say of a key.
-        fn judge(&self, key: &Key<'_>, answers: &[Answer], stamp: u64) -> (Lookup, Option<Lease>) {
+        fn judge(&self, key: &Key<'_>, answers: &mut [Answer], stamp: u64) -> (Lookup, Option<Lease>) {
             let (lease, value) = match answers {
-                [slot, wide, value] => (Lease::from(slot, wide), value),
+                [slot, wide, value] => (Lease::of(slot, wide), value),
                 [slot, value] => (Lease::of_slot(slot), value),
                 _ => return (Lookup::Down(self.core.late()), None),
             };
@@ -189,7 +205,7 @@ mod present {
                 None => {}
             }
             let damaged = |error: Error, head: &[u8]| {
-                let name = self.core.place(key.namespace(), key.text).entry;
+                let name = self.core.place(key.namespace(), key.text).entry().to_owned();
                 drop(self.core.submit(Work::Scrub(name, head.to_vec())));
                 (Lookup::Damaged(error), None)
             };
@@ -207,7 +223,9 @@ mod present {
                     let advice = format!("refuses: {code} {text}");
                     Lookup::Down(Error::new(ErrorKind::TierDown, self.core.endpoint.to_string(), advice))
                 }
-                Answer::Int(_) | Answer::List(_) => Lookup::Damaged(Error::corrupt("entry", "is no string in redis")),
+                Answer::Int(_) | Answer::List(_) | Answer::Mark(_) => {
+                    Lookup::Damaged(Error::corrupt("entry", "is no string in redis"))
+                }
             };
             (lookup, lease)
         }
@@ -224,7 +242,7 @@ mod present {
         /// Gives the key's slot a mark if it has none.
         async fn mark(&self, key: &Key<'_>) -> Option<Lease> {
             let job = self.core.submit(Work::Lease(self.core.place(key.namespace(), key.text)));
-            match received(job.await).ok()?.as_slice() {
+            match received(job.await).ok()?.as_mut_slice() {
                 [_, _, slot, wide] => Lease::from(slot, wide),
                 [_, slot] => Lease::of_slot(slot),
                 _ => None,

@@ -3,7 +3,7 @@
 use crate::entry::{Entry, Header};
 use crate::error::Error;
 use crate::namespace::Namespace;
-use crate::tier::remote::keys::Layout;
+use crate::tier::remote::keys::{Layout, Place};
 use crate::tier::remote::lease::Lease;
 use crate::tier::remote::link::{Answer, Batch, Script};
 use crate::tier::remote::message::{Message, Origin};
@@ -12,17 +12,9 @@ use crate::tier::remote::shared::Core;
 /// How long a slot's mark lives without a write; far longer than any fetch.
 const SLOT_LIFE_MS: &str = "3600000";
 
-/// Where a key is in Redis.
-pub(super) struct Place {
-    pub(super) entry: String,
-    pub(super) slot: String,
-    /// Of the epoch hash.
-    pub(super) field: String,
-}
-
 /// What is to be done. The comment says what is answered.
 pub(super) enum Work {
-    /// Three answers a key: slot mark, wide marks, the entry's bytes; in a Cluster two, for there are no wide marks.
+    /// Three answers a key: slot mark, wide marks, the entry's bytes, as they are [dealt out](super::together); in a Cluster two, for there are no wide marks.
     Read(Vec<Place>),
     /// Makes the marks of a key if there are none. The last answers are slot mark and, but for a Cluster, wide marks.
     Lease(Place),
@@ -58,7 +50,8 @@ impl Work {
             }
             Self::Read(_) => answers.chunks(3).all(|each| {
                 let [slot, wide, value] = each else { return false };
-                mark(slot) && (refused(wide) || wide.list().len() == 3) && text(value)
+                let is_wide = refused(wide) || matches!(wide, Answer::Mark(_) | Answer::Nil);
+                mark(slot) && is_wide && text(value)
             }),
             Self::Set(_) | Self::Fill(..) | Self::Remove(_) | Self::Scrub(..) => {
                 answers.first().is_some_and(|first| refused(first) || matches!(first, Answer::Int(_)))
@@ -67,10 +60,18 @@ impl Work {
         }
     }
 
+    /// Of the keys that are read.
+    pub(super) fn places(&self) -> &[Place] {
+        match self {
+            Self::Read(places) => places,
+            _ => &[],
+        }
+    }
+
     /// Bytes it keeps in memory and sends.
     pub(super) fn weight(&self) -> usize {
         256 + match self {
-            Self::Read(places) => places.iter().map(|place| place.entry.len() * 3).sum(),
+            Self::Read(places) => places.iter().map(|place| place.entry().len() * 3).sum(),
             Self::Set(entry) | Self::Fill(entry, _) => entry.footprint(),
             _ => 0,
         }
@@ -81,12 +82,7 @@ pub(super) type Reply = Result<Vec<Answer>, Error>;
 
 impl Core {
     pub(super) fn place(&self, namespace: Namespace, text: &str) -> Place {
-        let namespace = namespace.name();
-        Place {
-            entry: self.layout.entry(namespace, text),
-            slot: self.layout.slot(namespace, text),
-            field: Layout::field(Some(namespace)),
-        }
+        self.layout.place(namespace.name(), text)
     }
 
     pub(super) fn set_message(&self, entry: &Entry) -> Message {
@@ -99,7 +95,7 @@ impl Core {
         format!("{}{:016x}", self.instance, fastrand::u64(..))
     }
 
-    /// The commands of one job.
+    /// The commands of one job; of a read those in a Cluster.
     pub(super) fn encode(&self, work: &Work, batch: &mut Batch) {
         let layout = &self.layout;
         let is_cluster = self.endpoint.is_cluster();
@@ -108,12 +104,9 @@ impl Core {
                 // One byte more than is allowed tells what is too large.
                 let last = (self.max_value + Header::LEN as u64).to_string();
                 for place in places {
-                    // The marks first: whatever changes between them and the value makes the lease void, not the value old.
-                    batch.add("GET", &[place.slot.as_bytes()]);
-                    if !is_cluster {
-                        batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
-                    }
-                    batch.add("GETRANGE", &[place.entry.as_bytes(), b"0", last.as_bytes()]);
+                    // The mark first: whatever changes between it and the value makes the lease void, not the value old.
+                    batch.add("GET", &[place.slot().as_bytes()]);
+                    batch.add("GETRANGE", &[place.entry().as_bytes(), b"0", last.as_bytes()]);
                 }
             }
             Work::Lease(place) => {
@@ -121,10 +114,10 @@ impl Core {
                 if !is_cluster {
                     batch.call(Script::Birth, &[layout.log(), layout.epoch()], &[fresh.as_bytes()]);
                 }
-                batch.add("SET", &[place.slot.as_bytes(), fresh.as_bytes(), b"PX", SLOT_LIFE_MS.as_bytes(), b"NX"]);
-                batch.add("GET", &[place.slot.as_bytes()]);
+                batch.add("SET", &[place.slot().as_bytes(), fresh.as_bytes(), b"PX", SLOT_LIFE_MS.as_bytes(), b"NX"]);
+                batch.add("GET", &[place.slot().as_bytes()]);
                 if !is_cluster {
-                    batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field.as_bytes(), b"*"]);
+                    batch.add("HMGET", &[layout.epoch().as_bytes(), b"id", place.field().as_bytes(), b"*"]);
                 }
             }
             Work::Set(entry) => {
@@ -134,7 +127,7 @@ impl Core {
                     return self.encode(&Work::Remove(message), batch);
                 }
                 let place = self.place(entry.namespace(), entry.key());
-                let keys = [place.entry.as_str(), &place.slot, layout.log()];
+                let keys = [place.entry(), place.slot(), layout.log()];
                 let (value, left, message) = (self.value_of(entry), left.to_string(), message.encode());
                 if is_cluster {
                     let mark = self.fresh_mark();
@@ -148,19 +141,20 @@ impl Core {
             Work::Fill(entry, lease) => {
                 let place = self.place(entry.namespace(), entry.key());
                 let left = entry.stale_until().saturating_sub(self.clock.steady()).max(1).to_string();
-                let keys = [place.entry.as_str(), &place.slot, layout.epoch()];
+                let keys = [place.entry(), place.slot(), layout.epoch()];
                 if is_cluster {
                     // A wide invalidation deletes the slots' marks instead of moving one of its own.
                     let args = [&self.value_of(entry), left.as_bytes(), &lease.slot];
                     return batch.call(Script::FillHere, &keys[..2], &args);
                 }
-                let args = [&self.value_of(entry), left.as_bytes(), &lease.slot, place.field.as_bytes(), &lease.wide];
+                let (value, field) = (self.value_of(entry), place.field());
+                let args = [&value, left.as_bytes(), &lease.slot, field.as_bytes(), &lease.wide];
                 batch.call(Script::Fill, &keys, &args);
             }
             Work::Remove(message) => {
                 let Some((namespace, key)) = message.key() else { return };
                 let place = self.place(namespace, key);
-                let keys = [place.entry.as_str(), &place.slot, layout.log()];
+                let keys = [place.entry(), place.slot(), layout.log()];
                 if is_cluster {
                     let mark = self.fresh_mark();
                     batch.call(Script::RemoveHere, &keys[..2], &[SLOT_LIFE_MS.as_bytes(), mark.as_bytes()]);

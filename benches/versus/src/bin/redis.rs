@@ -75,11 +75,21 @@ fn write(runtime: &Runtime, server: &Server, kind: &str, count: usize) {
     runtime.block_on(async {
         // As large as ours are on the wire.
         let stored = [bytes.as_slice(), &[0; 64]].concat();
-        let mut raw = client.get_multiplexed_async_connection().await.expect("a connection");
-        for number in 0..count {
-            let key = name(kind, number);
-            writer.set(NS, &key, bytes.as_slice(), TtlPolicy::Long).await.expect("a write");
-            let () = raw.set(&key, stored.as_slice()).await.expect("a write");
+        let raw = client.get_multiplexed_async_connection().await.expect("a connection");
+        for first in (0..count).step_by(TASKS) {
+            let tasks: Vec<_> = (first..count.min(first + TASKS))
+                .map(|number| {
+                    let (writer, mut raw, bytes, stored) = (writer.clone(), raw.clone(), bytes.clone(), stored.clone());
+                    let key = name(kind, number);
+                    tokio::spawn(async move {
+                        writer.set(NS, &key, bytes.as_slice(), TtlPolicy::Long).await.expect("a write");
+                        let () = raw.set(&key, stored.as_slice()).await.expect("a write");
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.expect("no panic");
+            }
         }
         writer.close().await.expect("a clean end");
     });

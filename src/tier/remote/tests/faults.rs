@@ -280,11 +280,11 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
 async fn foreign_and_damaged_values_are_misses_and_go() {
     let server = Server::start();
     let node = Node::new(&server, "one");
-    let name = node.remote.core.place(NS, "k").entry;
+    let name = node.remote.core.place(NS, "k").entry().to_owned();
     node.set("k", "good").await;
     let Answer::Bytes(good) = server.say("GET", &[&name]).await else { panic!("no value") };
     node.set("another", "good").await;
-    let another = node.remote.core.place(NS, "another").entry;
+    let another = node.remote.core.place(NS, "another").entry().to_owned();
 
     type Damage<'a> = (&'a str, Vec<Vec<&'a str>>);
     let damages: Vec<Damage<'_>> = vec![

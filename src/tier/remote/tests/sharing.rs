@@ -11,7 +11,7 @@ async fn what_one_node_sets_another_reads_with_its_remaining_life() {
     let (Lookup::Hit(entry), _) = two.remote.get(&two.key("pjm"), 11).await else { panic!("no hit") };
     assert_eq!((entry.payload(), entry.stamp(), entry.meta().fingerprint), (&b"42"[..], 11, 7));
     assert!(entry.expires() <= two.clock.steady() + 60_000);
-    let Answer::Int(left) = server.say("PTTL", &[&two.remote.core.place(NS, "pjm").entry]).await else { panic!("no life") };
+    let Answer::Int(left) = server.say("PTTL", &[two.remote.core.place(NS, "pjm").entry()]).await else { panic!("no life") };
     assert!((80_000..=90_000).contains(&left), "stale time counts: {left}");
 }
 
@@ -74,7 +74,7 @@ async fn a_lease_that_nobody_waits_for_any_more_is_made_all_the_same() {
     let place = || node.remote.core.place(NS, "k");
     drop(node.remote.core.submit(Work::Lease(place())));
     node.remote.probe().await;
-    assert_eq!(server.say("EXISTS", &[&place().slot]).await, Answer::Int(1));
+    assert_eq!(server.say("EXISTS", &[place().slot()]).await, Answer::Int(1));
 }
 
 #[tokio::test]
@@ -84,6 +84,26 @@ async fn an_invalidation_of_another_namespace_voids_no_lease() {
     let lease = node.miss("k").await;
     node.remote.remove_matching(Some(Namespace::GENERAL), None, &Note::default()).await.unwrap();
     assert!(node.remote.fill(&node.entry("k", "v"), lease).await.unwrap());
+}
+
+#[tokio::test]
+async fn misses_that_travel_together_have_leases_that_hold_until_what_they_cover_changes() {
+    let server = Server::start();
+    let node = Node::new(&server, "one");
+    // So that there are marks of every width.
+    let note = Note::default();
+    node.remote.remove_matching(Some(NS), None, &note).await.unwrap();
+    node.remote.remove_matching(None, None, &note).await.unwrap();
+    let (a, b, c) = tokio::join!(node.miss("a"), node.miss("b"), node.miss("c"));
+    assert!(node.remote.fill(&node.entry("a", "v"), a).await.unwrap());
+    node.set("b", "newer").await;
+    assert!(!node.remote.fill(&node.entry("b", "older"), b).await.unwrap());
+    node.remote.remove_matching(Some(NS), None, &note).await.unwrap();
+    assert!(!node.remote.fill(&node.entry("c", "older"), c).await.unwrap());
+    let (a, b) = tokio::join!(node.miss("a"), node.miss("b"));
+    assert!(node.remote.fill(&node.entry("a", "v"), a).await.unwrap());
+    node.remote.remove_matching(None, None, &note).await.unwrap();
+    assert!(!node.remote.fill(&node.entry("b", "older"), b).await.unwrap());
 }
 
 #[tokio::test]
