@@ -107,6 +107,25 @@ async fn misses_that_travel_together_have_leases_that_hold_until_what_they_cover
 }
 
 #[tokio::test]
+async fn marks_are_read_before_the_values_that_they_vouch_for() {
+    let server = Server::start();
+    let node = Node::new(&server, "one");
+    // Now there are marks.
+    tokio::join!(node.miss("a"), node.miss("b"));
+    server.say("CONFIG", &["SET", "slowlog-log-slower-than", "0"]).await;
+    tokio::join!(node.miss("a"), node.miss("b"));
+    let Answer::List(log) = server.say("SLOWLOG", &["GET", "100"]).await else { panic!("no log") };
+    let name = |record: &Answer| Some(String::from_utf8_lossy(record.list().get(3)?.list().first()?.bytes()?).into_owned());
+    // The newest come first.
+    let names: Vec<String> = log.iter().rev().filter_map(name).filter(|name| name.contains("GET")).collect();
+    let mut exchanges = names.join(" ");
+    for values in ["GETRANGE GETRANGE", "GETRANGE"] {
+        exchanges = exchanges.replace(&format!("MGET HMGET {values}"), "");
+    }
+    assert!(names.len() >= 4 && exchanges.trim().is_empty(), "{names:?}");
+}
+
+#[tokio::test]
 async fn a_removal_tells_whether_there_was_something() {
     let server = Server::start();
     let node = Node::new(&server, "one");
