@@ -61,6 +61,7 @@ impl Engine {
     /// Is it in time, and does no live rule cover it?
     #[inline]
     pub(crate) fn is_servable(&self, entry: &Entry, key: &Key<'_>) -> bool {
+        // With no rule, which is nearly always, the stamp is not put together.
         self.clock.is_before(entry.expires()) && (self.rules.are_none() || !self.rules.covers(entry.stamp(), key.id, key.text))
     }
 

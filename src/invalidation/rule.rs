@@ -98,7 +98,7 @@ impl Rules {
     /// Is something with this stamp dead by a live rule?
     #[inline]
     pub(crate) fn covers(&self, stamp: u64, namespace: NamespaceId, key: &str) -> bool {
-        self.count.load(Ordering::SeqCst) != 0 && self.covers_any(stamp, namespace, key)
+        !self.are_none() && self.covers_any(stamp, namespace, key)
     }
 
     #[cold]
@@ -108,7 +108,7 @@ impl Rules {
 
     /// May Redis still hold a value of this key that a rule has declared dead?
     pub(crate) fn bar_redis(&self, namespace: NamespaceId, key: &str) -> bool {
-        self.count.load(Ordering::SeqCst) != 0
+        !self.are_none()
             && self.live.read().iter().any(|rule| rule.redis_pending.load(Ordering::SeqCst) && rule.matches(namespace, key))
     }
 

@@ -93,7 +93,7 @@ impl Recorder {
     }
 
     /// A read of memory begins, which [counts](ResidentHit::count) itself if it hits. Where it counts is looked up now, while
-    /// the entry is fetched, and not behind the count of references, which nothing overtakes. `places` are those of this recorder.
+    /// the entry is fetched, and not behind the count of references, where it was waited for. `places` are those of this recorder.
     #[inline(always)]
     pub(crate) fn resident_hit(&self, places: Places, ns: NamespaceId) -> ResidentHit {
         if places == Places::NONE {

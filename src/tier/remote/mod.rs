@@ -130,23 +130,8 @@ mod present {
 
         /// Reads a key, with the lease that a later [`fill`](Self::fill) of it needs; a hit has one, too, for it may be of another type. `stamp` becomes the entry's.
         pub(crate) async fn get(&self, key: &Key<'_>, stamp: u64) -> (Lookup, Option<Lease>) {
-            if self.core.is_down() {
-                return (Lookup::Down(self.core.down_error()), None);
-            }
-            let reading = async {
-                let mut answers = received(self.ask(std::slice::from_ref(key)).await)?;
-                let (lookup, mut lease) = self.judge(key, &mut answers, stamp);
-                // The first miss in a slot for a long time: it has no mark yet.
-                if lease.is_none() && matches!(lookup, Lookup::Miss) {
-                    lease = self.mark(key).await;
-                }
-                Ok((lookup, lease))
-            };
-            match tokio::time::timeout(self.core.timeout, reading).await {
-                Ok(Ok(found)) => found,
-                Ok(Err(error)) => (Lookup::Down(error), None),
-                Err(_) => (Lookup::Down(self.core.late()), None),
-            }
+            let down = |core: &Core| (Lookup::Down(core.down_error()), None);
+            self.get_many(std::slice::from_ref(key), stamp).await.pop().unwrap_or_else(|| down(&self.core))
         }
 
         /// Reads keys, in order, in one round trip.
@@ -165,6 +150,7 @@ mod present {
                         found.push(self.judge(key, answers, stamp));
                     }
                 }
+                // The first miss in a slot for a long time: it has no mark yet.
                 for (key, (lookup, lease)) in keys.iter().zip(&mut found) {
                     if lease.is_none() && matches!(lookup, Lookup::Miss) {
                         *lease = self.mark(key).await;

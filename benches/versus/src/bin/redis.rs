@@ -120,6 +120,19 @@ impl Pair {
     }
 }
 
+/// The median over the turns of ours over the library's.
+fn compared(name: String, bar: Bar, unit: &str, ours: Vec<f64>, raw: Vec<f64>) -> Row {
+    let figure = median(ours.iter().zip(&raw).map(|(ours, raw)| ours / raw).collect());
+    let (ours, raw) = (median(ours), median(raw));
+    Row {
+        name,
+        figure,
+        bar: Some(bar),
+        columns: vec![format!("{ours:.1} {unit}, library {raw:.1} {unit}")],
+        data: json!({ "ours": ours, "library": raw, "unit": unit }),
+    }
+}
+
 /// One get after the other.
 fn one_at_a_time(runtime: &Runtime, server: &Server, size: &Size, rows: &mut Vec<Row>) {
     say("one get at a time");
@@ -145,15 +158,7 @@ fn one_at_a_time(runtime: &Runtime, server: &Server, size: &Size, rows: &mut Vec
         medians
     });
     let (ours, raw) = runtime.block_on(task).expect("no panic");
-    let figure = median(ours.iter().zip(&raw).map(|(ours, raw)| ours / raw).collect());
-    let (ours, raw) = (median(ours), median(raw));
-    rows.push(Row {
-        name: "one get at a time, p50 over the library's".into(),
-        figure,
-        bar: Some(Bar::at_most(1.10, 1.03)),
-        columns: vec![format!("{ours:.1} us, library {raw:.1} us")],
-        data: json!({ "ours_us": ours, "library_us": raw }),
-    });
+    rows.push(compared("one get at a time, p50 over the library's".into(), Bar::at_most(1.10, 1.03), "us", ours, raw));
 }
 
 /// Many tasks, each with one get after the other, over one connection.
@@ -193,15 +198,13 @@ fn many_at_once(runtime: &Runtime, server: &Server, size: &Size, rows: &mut Vec<
         rates
     });
     let (ours, raw) = runtime.block_on(task).expect("no panic");
-    let figure = median(ours.iter().zip(&raw).map(|(ours, raw)| ours / raw).collect());
-    let (ours, raw) = (median(ours), median(raw));
-    rows.push(Row {
-        name: format!("{TASKS} gets at a time, gets a second over the library's"),
-        figure,
-        bar: Some(Bar::at_least(1.3, 2.0)),
-        columns: vec![format!("{ours:.0} k/s, library {raw:.0} k/s")],
-        data: json!({ "ours_kps": ours, "library_kps": raw }),
-    });
+    rows.push(compared(
+        format!("{TASKS} gets at a time, gets a second over the library's"),
+        Bar::at_least(1.3, 2.0),
+        "k/s",
+        ours,
+        raw,
+    ));
 }
 
 /// From the call on one node to the first read on another that misses.
