@@ -24,7 +24,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::read::{Fill, Read};
+use crate::engine::read::{Fill, OnMiss, Read};
 use crate::engine::state::{Engine, Found, OwnedKey, Want};
 use crate::engine::write::Granted;
 use crate::entry::{Entry, Shape, Verdict};
@@ -95,7 +95,7 @@ impl Engine {
 
     /// Gets the value, or lets `load` make it.
     pub(crate) async fn fetch(self: &Arc<Self>, key: &Key<'_>, wanted: Wanted, load: Load) -> Fetched {
-        let (cause, stale, lease) = match self.find(key, wanted.want).await {
+        let (cause, stale, lease) = match self.find(key, wanted.want, OnMiss::Load).await {
             Read::Hit(found) => {
                 self.recorder.hit(found.tier, key.id);
                 self.refresh_ahead(key, &found, wanted, load);
@@ -281,7 +281,7 @@ impl Engine {
     /// Redis' leave to fill the key: the one that came with the miss, or one asked for now.
     async fn lease(&self, key: &Key<'_>, lease: Option<Lease>) -> Option<Lease> {
         match (&self.remote, lease) {
-            (Some(remote), None) => remote.get(key, self.rules.now()).await.1,
+            (Some(remote), None) => remote.get_leased(key, self.rules.now()).await.1,
             (_, lease) => lease,
         }
     }

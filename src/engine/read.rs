@@ -24,6 +24,14 @@ pub(crate) enum Read {
     },
 }
 
+/// What a reader does where nobody has the value.
+#[derive(Clone, Copy)]
+pub(crate) enum OnMiss {
+    Nothing,
+    /// Makes it, and needs Redis' leave to share it.
+    Load,
+}
+
 /// What memory alone says of a key.
 pub(crate) enum Resident<R> {
     Hit(R),
@@ -114,7 +122,7 @@ impl Engine {
 
     /// Reads through all tiers and counts the hit or the miss.
     pub(crate) async fn read(&self, key: &Key<'_>, want: Want) -> Option<Found> {
-        match self.find(key, want).await {
+        match self.find(key, want, OnMiss::Nothing).await {
             Read::Hit(found) => {
                 self.recorder.hit(found.tier, key.id);
                 Some(found)
@@ -127,7 +135,7 @@ impl Engine {
     }
 
     /// Reads through all tiers: the first that has the value, fresh and whole, answers.
-    pub(crate) async fn find(&self, key: &Key<'_>, want: Want) -> Read {
+    pub(crate) async fn find(&self, key: &Key<'_>, want: Want, on_miss: OnMiss) -> Read {
         let mut miss = Missing::new();
         if let Some(found) = self.find_in_memory(key, want, &mut miss) {
             return Read::Hit(found);
@@ -138,7 +146,7 @@ impl Engine {
             if let Some(found) = self.find_on_disk(key, want, &fill, &mut miss).await {
                 return Read::Hit(found);
             }
-            if let Some(found) = self.find_in_redis(key, want, &fill, &mut miss).await {
+            if let Some(found) = self.find_in_redis(key, want, on_miss, &fill, &mut miss).await {
                 return Read::Hit(found);
             }
         }
@@ -163,8 +171,8 @@ impl Engine {
     }
 
     /// Asks Redis, and promotes what it has.
-    async fn find_in_redis(&self, key: &Key<'_>, want: Want, fill: &Fill, miss: &mut Missing) -> Option<Found> {
-        let entry = self.read_remote(key, fill, miss).await?;
+    async fn find_in_redis(&self, key: &Key<'_>, want: Want, on_miss: OnMiss, fill: &Fill, miss: &mut Missing) -> Option<Found> {
+        let entry = self.read_remote(key, on_miss, fill, miss).await?;
         let found = self.judge(key, want, entry, Tier::Redis, miss)?;
         self.promote(key, &found, fill);
         Some(found)
@@ -191,15 +199,21 @@ impl Engine {
         self.take(key, lookup, Tier::Disk, miss)
     }
 
-    async fn read_remote(&self, key: &Key<'_>, fill: &Fill, miss: &mut Missing) -> Option<Entry> {
+    async fn read_remote(&self, key: &Key<'_>, on_miss: OnMiss, fill: &Fill, miss: &mut Missing) -> Option<Entry> {
         let remote = self.remote.as_ref()?;
         if !self.may_ask_redis(key) {
             miss.because(MissCause::Invalidated);
             return None;
         }
         let took = crate::clock::Clock::stopwatch();
-        let (lookup, lease) = remote.get(key, fill.stamp.stamp).await;
-        miss.lease = lease;
+        let lookup = match on_miss {
+            OnMiss::Nothing => remote.get(key, fill.stamp.stamp).await,
+            OnMiss::Load => {
+                let (lookup, lease) = remote.get_leased(key, fill.stamp.stamp).await;
+                miss.lease = lease;
+                lookup
+            }
+        };
         self.recorder.timed(Tier::Redis, Verb::Get, took.elapsed());
         self.take(key, lookup, Tier::Redis, miss)
     }

@@ -68,7 +68,7 @@ impl Engine {
         let took = Clock::stopwatch();
         let lookups = remote.get_many(&keys, stamp).await;
         self.recorder.timed(Tier::Redis, Verb::Get, took.elapsed());
-        for (i, (lookup, _lease)) in asked.into_iter().zip(lookups) {
+        for (i, lookup) in asked.into_iter().zip(lookups) {
             let Open { at, key, fill, miss } = &mut open[i];
             let Some(entry) = self.take(key, lookup, Tier::Redis, miss) else { continue };
             if let Some(found) = self.judge(key, want, entry, Tier::Redis, miss) {

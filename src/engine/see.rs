@@ -46,7 +46,7 @@ impl Engine {
         if let Some(remote) = &self.remote {
             let stamp = self.rules.now();
             if self.may_ask_redis(key)
-                && let (Lookup::Hit(entry), _) = remote.get(key, stamp).await
+                && let Lookup::Hit(entry) = remote.get(key, stamp).await
                 && live(&entry)
             {
                 self.add(&mut info, Tier::Redis, &entry);
@@ -81,7 +81,7 @@ impl Engine {
         }
         match &self.remote {
             Some(remote) if self.may_ask_redis(key) => {
-                matches!(remote.get(key, self.rules.now()).await.0, Lookup::Hit(entry) if live(&entry))
+                matches!(remote.get(key, self.rules.now()).await, Lookup::Hit(entry) if live(&entry))
             }
             _ => false,
         }

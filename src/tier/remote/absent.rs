@@ -29,11 +29,15 @@ impl Remote {
         Err(Error::config("redis.url", "asks for redis, which this build does not have; switch on the feature `redis`"))
     }
 
-    pub(crate) async fn get(&self, _key: &Key<'_>, _stamp: u64) -> (Lookup, Option<Lease>) {
+    pub(crate) async fn get(&self, _key: &Key<'_>, _stamp: u64) -> Lookup {
         match self.0 {}
     }
 
-    pub(crate) async fn get_many(&self, _keys: &[Key<'_>], _stamp: u64) -> Vec<(Lookup, Option<Lease>)> {
+    pub(crate) async fn get_leased(&self, _key: &Key<'_>, _stamp: u64) -> (Lookup, Option<Lease>) {
+        match self.0 {}
+    }
+
+    pub(crate) async fn get_many(&self, _keys: &[Key<'_>], _stamp: u64) -> Vec<Lookup> {
         match self.0 {}
     }
 

@@ -1,8 +1,8 @@
 //! The queue between callers and the server, and the one task that drains it.
 //!
-//! Work is queued in the order of the calls and carried out in that order, so a read sees what was written before it. While one
+//! Work is queued in the order of the calls and carried out in that order, so a read sees what was written before it. While an
 //! exchange is on its way, what arrives is gathered and goes out as the next: concurrent gets share round trips without waiting
-//! for each other on purpose. The queue is bounded by jobs and by bytes; when it is full, work is refused, and a refused write
+//! for each other on purpose. Of reads alone two exchanges [overlap](super::overlap). The queue is bounded by jobs and by bytes; when it is full, work is refused, and a refused write
 //! becomes a [repair](super::repair).
 //!
 //! The task owns the link. It drops it when it broke (work in flight is repeated once: all of it may be) or timed out three
@@ -11,11 +11,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::tier::remote::link::{Answer, Batch, Fault, Fences, Link, unfit};
+use crate::tier::remote::link::{Answer, Batch, Exchange, Fault, Fences, Link, unfit};
 use crate::tier::remote::message::Message;
 use crate::tier::remote::repair::Ticket;
 use crate::tier::remote::shared::{Core, Job, Next};
-use crate::tier::remote::together::deal;
+use crate::tier::remote::together::{Part, deal};
 use crate::tier::remote::work::Work;
 
 /// Timeouts in a row after which a link is dropped.
@@ -23,7 +23,7 @@ const TIMEOUTS: u32 = 3;
 
 /// The task. Ends when the core is closed and the queue is empty, or the server is away.
 pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
-    let mut line = Line { core: core.clone(), link: None, fences: Fences::new(), timeouts: 0, gathers: false };
+    let mut line = Line::new(core.clone());
     loop {
         if line.link.is_none() {
             let (wait, is_closed) = core.next_attempt();
@@ -39,11 +39,9 @@ pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
             }
             continue;
         }
-        if line.gathers {
-            // Many ask at the same time: those that were answered just now get their turn first, and ask again in one exchange.
-            tokio::task::yield_now().await;
-        }
+        line.gather().await;
         match core.take() {
+            Next::Jobs(jobs) if line.overlap(&jobs) => line.read(jobs).await,
             Next::Jobs(jobs) => line.serve(jobs).await,
             Next::Repairs(due) => line.repair(due, &sweep).await,
             Next::Nothing(None) => core.woken().await,
@@ -57,18 +55,40 @@ pub(super) async fn drain(core: Arc<Core>, sweep: impl Fn(Ticket, Message)) {
 }
 
 /// The task's end of the link.
-struct Line {
-    core: Arc<Core>,
+pub(super) struct Line {
+    pub(super) core: Arc<Core>,
     link: Option<Link>,
     /// Of the last link.
     fences: Fences,
-    /// Timeouts in a row.
+    /// Exchanges so far.
+    exchanges: u64,
+    /// Failed exchanges in a row.
     timeouts: u32,
-    /// The last exchange was not of one job alone.
-    gathers: bool,
+    /// How many exchanges there had been when one failed last.
+    troubled: u64,
+    /// Jobs that were answered just now.
+    pub(super) answered: usize,
 }
 
 impl Line {
+    fn new(core: Arc<Core>) -> Self {
+        Self { core, link: None, fences: Fences::new(), exchanges: 0, timeouts: 0, troubled: 0, answered: 0 }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Where many ask at the same time: those that were answered just now get their turn first, and ask again in one exchange.
+    pub(super) async fn gather(&self) {
+        let (mut more, mut queued) = (self.answered > 1, 0);
+        while more {
+            tokio::task::yield_now().await;
+            let before = std::mem::replace(&mut queued, self.core.queued());
+            more = before < queued && queued < self.answered;
+        }
+    }
+
     async fn connect(&mut self) -> bool {
         let within = self.core.timeout.max(Duration::from_millis(100));
         match self.core.endpoint.connect(within, &self.fences).await {
@@ -97,50 +117,70 @@ impl Line {
 
     /// One exchange, with what follows for the link.
     async fn exchange(&mut self, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
+        let number = self.number();
         let Some(link) = &mut self.link else { return Err(Fault::Broken("is not connected".to_owned())) };
         let result = self.core.endpoint.run(link, batch, within).await;
-        self.core.ailing(link.ailing());
-        match &result {
-            Ok(answers) => {
-                self.timeouts = 0;
-                // The link to a Cluster deals with each of its servers by itself.
-                let fault = if self.core.endpoint.is_cluster() { None } else { answers.iter().find_map(unfit) };
-                match fault {
-                    Some(fault) => {
-                        self.core.failed(&fault);
-                        self.hang_up();
-                    }
-                    None => self.core.worked(),
-                }
-            }
-            Err(fault) => {
-                self.core.failed(fault);
-                self.timeouts += 1;
-                if self.timeouts >= TIMEOUTS || matches!(fault, Fault::Broken(_)) || self.core.is_down() {
-                    self.hang_up();
-                }
-            }
-        }
+        self.note(&result, number);
         result
     }
 
-    async fn serve(&mut self, mut jobs: Vec<Job>) {
-        self.gathers = jobs.len() > 1;
-        let mut second_try = false;
+    /// An exchange that goes on while others are sent.
+    pub(super) fn send(&self, batch: Batch, within: Duration) -> Option<Exchange> {
+        self.core.endpoint.send(self.link.as_ref()?, batch, within)
+    }
+
+    /// The number of the next exchange.
+    pub(super) fn number(&mut self) -> u64 {
+        self.exchanges += 1;
+        self.exchanges
+    }
+
+    /// What follows from an exchange for the link.
+    pub(super) fn note(&mut self, result: &Result<Vec<Answer>, Fault>, number: u64) {
+        self.core.ailing(self.link.as_ref().and_then(Link::ailing));
+        let unfit = match result {
+            // The link to a Cluster deals with each of its servers by itself.
+            Ok(answers) if !self.core.endpoint.is_cluster() => answers.iter().find_map(unfit),
+            _ => None,
+        };
+        let Some(fault) = unfit.as_ref().or(result.as_ref().err()) else {
+            self.timeouts = 0;
+            return self.core.worked();
+        };
+        let is_broken = matches!(result, Err(Fault::Broken(_)));
+        if number <= self.troubled && !is_broken {
+            // It was under way when the last one failed: that is the same trouble.
+            return;
+        }
+        self.troubled = self.exchanges;
+        self.core.failed(fault);
+        self.timeouts += u32::from(result.is_err());
+        if self.timeouts >= TIMEOUTS || is_broken || unfit.is_some() || self.core.is_down() {
+            self.hang_up();
+        }
+    }
+
+    async fn serve(&mut self, jobs: Vec<Job>) {
+        self.answered = jobs.len();
+        self.attempt(jobs, false).await;
+    }
+
+    /// After the link broke: with a new one, and only once.
+    pub(super) async fn once_more(&mut self, jobs: Vec<Job>, why: &str) {
+        if !self.core.is_down() && self.connect().await {
+            self.attempt(jobs, true).await;
+        } else {
+            self.core.fail_jobs(jobs, &self.core.error(why));
+        }
+    }
+
+    async fn attempt(&mut self, mut jobs: Vec<Job>, mut second_try: bool) {
         while !jobs.is_empty() {
             let mut batch = Batch::default();
             let parts = self.core.encode_all(&jobs, &mut batch);
-            let expected: usize = jobs.iter().map(|job| job.work.places().len()).sum();
-            let comes_back = expected * self.core.mean_read();
-            let within = self.core.allowance(batch.bytes() + comes_back);
-            let mut result = self.exchange(&batch, within).await.map(|answers| deal(&parts, answers));
-            if result.as_ref().is_ok_and(|(answers, ends)| !self.fit(&jobs, answers, ends)) {
-                let fault = Fault::Broken("answers something else than it was asked".to_owned());
-                self.core.failed(&fault);
-                self.hang_up();
-                result = Err(fault);
-            }
-            match result {
+            let within = self.core.allowance(batch.bytes() + self.core.comes_back(&jobs));
+            let result = self.exchange(&batch, within).await;
+            match self.dealt(&jobs, &parts, result) {
                 Ok((answers, ends)) => {
                     // The server forgot the scripts, or a Cluster changed: from the first job that met this on, all is done again, in order.
                     let again = |answer: &Answer| self.link.as_ref().is_some_and(|link| link.is_worth_another_try(answer));
@@ -171,6 +211,23 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// The answers of each job, and where they end. A server that says something else than it was asked is hung up on.
+    pub(super) fn dealt(
+        &mut self,
+        jobs: &[Job],
+        parts: &[Part],
+        result: Result<Vec<Answer>, Fault>,
+    ) -> Result<(Vec<Answer>, Vec<usize>), Fault> {
+        let (answers, ends) = deal(parts, result?);
+        if self.fit(jobs, &answers, &ends) {
+            return Ok((answers, ends));
+        }
+        let fault = Fault::Broken("answers something else than it was asked".to_owned());
+        self.core.failed(&fault);
+        self.hang_up();
+        Err(fault)
     }
 
     fn fit(&self, jobs: &[Job], answers: &[Answer], ends: &[usize]) -> bool {
@@ -208,5 +265,39 @@ impl Line {
             // A new link loads the scripts.
             self.hang_up();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::tier::remote::RedisUrl;
+    use crate::tier::remote::keys::Layout;
+    use crate::tier::remote::link::Endpoint;
+
+    #[test]
+    fn what_was_under_way_together_fails_once() {
+        let endpoint = Endpoint::new(&[RedisUrl::parse("redis://127.0.0.1:1").unwrap()], None).unwrap();
+        let layout = Layout::new("test");
+        let core = Core::new(endpoint, layout, Clock::manual(), Duration::from_secs(1), 1, "one".to_owned());
+        let mut line = Line::new(Arc::new(core));
+        let mut numbers: Vec<u64> = (0..3).map(|_| line.number()).collect();
+        for number in numbers.drain(..2) {
+            line.note(&Err(Fault::TimedOut), number);
+        }
+        assert_eq!(line.timeouts, 1);
+        numbers.push(line.number());
+        line.note(&Err(Fault::TimedOut), numbers[0]);
+        assert_eq!(line.timeouts, 1, "the third was under way, too");
+        line.note(&Err(Fault::TimedOut), numbers[1]);
+        assert_eq!(line.timeouts, 2, "the fourth was sent afterwards");
+        let refused = Answer::Refused("LOADING".into(), "not yet".into());
+        let (five, six) = (line.number(), line.number());
+        line.note(&Ok(vec![refused.clone()]), five);
+        line.note(&Ok(vec![refused]), six);
+        assert!(!line.core.is_down(), "three of five failures");
+        line.note(&Ok(vec![Answer::Nil]), six);
+        assert_eq!(line.timeouts, 0);
     }
 }

@@ -21,20 +21,19 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// From the answer to `GET slot` in a Cluster, where a wide invalidation deletes the marks of the slots it covers. Takes the mark.
-    pub(super) fn of_slot(slot: &mut Answer) -> Option<Self> {
-        let Answer::Bytes(slot) = slot else { return None };
-        Some(Self { slot: std::mem::take(slot), wide: Arc::default() })
+    /// From the answer to `GET slot` in a Cluster, where a wide invalidation deletes the marks of the slots it covers.
+    pub(super) fn of_slot(slot: &Answer) -> Option<Self> {
+        Some(Self { slot: slot.bytes()?.to_vec(), wide: Arc::default() })
     }
 
     /// From the marks of a slot and the wide ones, [joined](Self::joined). `None` if there is no mark that could move.
-    pub(super) fn of(slot: &mut Answer, wide: &Answer) -> Option<Self> {
+    pub(super) fn of(slot: &Answer, wide: &Answer) -> Option<Self> {
         let Answer::Mark(wide) = wide else { return None };
         Some(Self { wide: wide.clone(), ..Self::of_slot(slot)? })
     }
 
     /// From the answers to `GET slot` and `HMGET epoch id n:NAMESPACE *`.
-    pub(super) fn from(slot: &mut Answer, wide: &Answer) -> Option<Self> {
+    pub(super) fn from(slot: &Answer, wide: &Answer) -> Option<Self> {
         let [id, namespace, all] = wide.list() else { return None };
         Self::of(slot, &Self::joined(id, namespace, all))
     }
@@ -54,10 +53,10 @@ mod tests {
     fn without_a_mark_there_is_no_lease() {
         let bytes = |text: &str| Answer::Bytes(text.into());
         let wide = |id: Answer| Answer::List(vec![id, Answer::Nil, bytes("7-0")]);
-        assert_eq!(Lease::from(&mut Answer::Nil, &wide(bytes("id"))), None);
-        assert_eq!(Lease::from(&mut bytes("1-0"), &wide(Answer::Nil)), None);
-        assert_eq!(Lease::from(&mut bytes("1-0"), &Answer::Nil), None);
-        let lease = Lease::from(&mut bytes("1-0"), &wide(bytes("id"))).unwrap();
+        assert_eq!(Lease::from(&Answer::Nil, &wide(bytes("id"))), None);
+        assert_eq!(Lease::from(&bytes("1-0"), &wide(Answer::Nil)), None);
+        assert_eq!(Lease::from(&bytes("1-0"), &Answer::Nil), None);
+        let lease = Lease::from(&bytes("1-0"), &wide(bytes("id"))).unwrap();
         assert_eq!((lease.slot.as_slice(), &*lease.wide), (&b"1-0"[..], &b"id//7-0"[..]));
     }
 }

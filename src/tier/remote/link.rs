@@ -16,6 +16,7 @@ mod endpoint;
 mod resolve;
 mod script;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use redis::Value;
@@ -154,6 +155,9 @@ impl Batch {
         self.pipe.atomic();
     }
 }
+
+/// A round trip under way, which ends by itself in time. The connection stays open as long as it.
+pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Vec<Answer>, Fault>> + Send>>;
 
 /// The connections of an earlier link, by server: its address and the client id there.
 pub(super) type Fences = Vec<(String, i64)>;

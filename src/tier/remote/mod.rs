@@ -1,7 +1,8 @@
 //! The shared tier: Redis, which every node of a fleet may read and write, and which may be gone at any time.
 //!
 //! * [`keys`] says where things are, [`link`] is a connection, [`breaker`] says when to make one,
-//! * [`work`] is what can be asked, [`shared`] queues it in the order of the calls, [`batch`] carries it out, many jobs a round trip, [`together`] reads with each other,
+//! * [`work`] is what can be asked, [`shared`] queues it in the order of the calls, [`batch`] carries it out, many jobs a round trip, [`together`] reads
+//!   with each other, [`overlap`] while others are read,
 //! * [`lease`] lets a fill land only if nothing was invalidated since its read,
 //! * [`repair`] remembers what Redis could not be told, and keeps reads away from it until it was,
 //! * [`sweep`] deletes by pattern, [`message`] is what other nodes are told.
@@ -17,12 +18,16 @@ mod batch;
 mod breaker;
 mod config;
 #[cfg(feature = "redis")]
+mod get;
+#[cfg(feature = "redis")]
 mod keys;
 #[cfg(feature = "redis")]
 mod lease;
 #[cfg(feature = "redis")]
 mod link;
 mod message;
+#[cfg(feature = "redis")]
+mod overlap;
 #[cfg(feature = "redis")]
 mod repair;
 #[cfg(feature = "redis")]
@@ -95,14 +100,11 @@ mod present {
     use super::work::{Reply, Work};
     use super::{Lease, Message, Note, Origin, RemoteConfig, sweep};
     use crate::clock::Clock;
-    use crate::entry::{Entry, Header};
+    use crate::entry::Entry;
     use crate::error::{Error, ErrorKind, shown};
     use crate::key::{Key, KeyHasher};
     use crate::namespace::Namespace;
-    use crate::tier::{Lookup, TierReport};
-
-    /// The most keys one job reads; more are several jobs, one after the other.
-    const KEYS_A_JOB: usize = 512;
+    use crate::tier::TierReport;
 
     /// The tier. Used behind an `Arc`; dropping it ends its task.
     pub(crate) struct Remote {
@@ -126,113 +128,6 @@ mod present {
             let sweeper = move |ticket, message| drop(sweep::start(for_sweeps.clone(), with.clone(), ticket, message));
             let task = tokio::spawn(drain(core.clone(), sweeper));
             Ok(Self { core, hasher, task: Mutex::new(Some(task)) })
-        }
-
-        /// Reads a key, with the lease that a later [`fill`](Self::fill) of it needs; a hit has one, too, for it may be of another type. `stamp` becomes the entry's.
-        pub(crate) async fn get(&self, key: &Key<'_>, stamp: u64) -> (Lookup, Option<Lease>) {
-            let down = |core: &Core| (Lookup::Down(core.down_error()), None);
-            self.get_many(std::slice::from_ref(key), stamp).await.pop().unwrap_or_else(|| down(&self.core))
-        }
-
-        /// Reads keys, in order, in one round trip.
-        pub(crate) async fn get_many(&self, keys: &[Key<'_>], stamp: u64) -> Vec<(Lookup, Option<Lease>)> {
-            if self.core.is_down() {
-                let error = self.core.down_error();
-                return keys.iter().map(|_| (Lookup::Down(error.clone()), None)).collect();
-            }
-            let mut found = Vec::with_capacity(keys.len());
-            let reading = async {
-                let jobs: Vec<_> = keys.chunks(KEYS_A_JOB).map(|keys| (keys, self.ask(keys))).collect();
-                for (keys, job) in jobs {
-                    let mut answers = received(job.await)?;
-                    let each = if self.core.endpoint.is_cluster() { 2 } else { 3 };
-                    for (key, answers) in keys.iter().zip(answers.chunks_mut(each)) {
-                        found.push(self.judge(key, answers, stamp));
-                    }
-                }
-                // The first miss in a slot for a long time: it has no mark yet.
-                for (key, (lookup, lease)) in keys.iter().zip(&mut found) {
-                    if lease.is_none() && matches!(lookup, Lookup::Miss) {
-                        *lease = self.mark(key).await;
-                    }
-                }
-                Ok(())
-            };
-            let error = match tokio::time::timeout(self.core.timeout, reading).await {
-                Ok(Ok(())) => return found,
-                Ok(Err(error)) => error,
-                Err(_) => self.core.late(),
-            };
-            found.resize_with(keys.len(), || (Lookup::Down(error.clone()), None));
-            found
-        }
-
-        fn ask(&self, keys: &[Key<'_>]) -> oneshot::Receiver<Reply> {
-            let places = keys.iter().map(|key| self.core.place(key.namespace(), key.text)).collect();
-            self.core.submit(Work::Read(places))
-        }
-
-        /// What the answers say of a key.
-        fn judge(&self, key: &Key<'_>, answers: &mut [Answer], stamp: u64) -> (Lookup, Option<Lease>) {
-            let (lease, value) = match answers {
-                [slot, wide, value] => (Lease::of(slot, wide), value),
-                [slot, value] => (Lease::of_slot(slot), value),
-                _ => return (Lookup::Down(self.core.late()), None),
-            };
-            // Asked after the answer is here: a write that failed before this read was answered is known by now.
-            match self.core.covers(key.namespace(), key.text) {
-                Some(Stage::Waiting) => {
-                    let advice =
-                        "may be out of date in redis, which could not be told of a change; it is repaired when redis is back";
-                    let error = Error::new(ErrorKind::TierDown, format!("key {}", shown(key.text)), advice);
-                    return (Lookup::Down(error), None);
-                }
-                Some(Stage::Running) => return (Lookup::Miss, lease),
-                None => {}
-            }
-            let damaged = |error: Error, head: &[u8]| {
-                let name = self.core.place(key.namespace(), key.text).entry().to_owned();
-                drop(self.core.submit(Work::Scrub(name, head.to_vec())));
-                (Lookup::Damaged(error), None)
-            };
-            let lookup = match value {
-                Answer::Nil => Lookup::Miss,
-                Answer::Bytes(bytes) if bytes.is_empty() => Lookup::Miss,
-                Answer::Bytes(bytes) => match self.decode(key, bytes, stamp) {
-                    Ok(entry) => Lookup::Hit(entry),
-                    Err(error) => return damaged(error, &bytes[..bytes.len().min(Header::LEN)]),
-                },
-                Answer::Refused(code, _) if code == "WRONGTYPE" => {
-                    return damaged(Error::corrupt("entry", "is no string in redis"), &[]);
-                }
-                Answer::Refused(code, text) => {
-                    let advice = format!("refuses: {code} {text}");
-                    Lookup::Down(Error::new(ErrorKind::TierDown, self.core.endpoint.to_string(), advice))
-                }
-                Answer::Int(_) | Answer::List(_) | Answer::Mark(_) => {
-                    Lookup::Damaged(Error::corrupt("entry", "is no string in redis"))
-                }
-            };
-            (lookup, lease)
-        }
-
-        fn decode(&self, key: &Key<'_>, bytes: &[u8], stamp: u64) -> Result<Entry, Error> {
-            let (header, payload) =
-                bytes.split_first_chunk().ok_or_else(|| Error::corrupt("entry", "is shorter than a header"))?;
-            if payload.len() as u64 > self.core.max_value {
-                return Err(Error::corrupt("entry", "is larger than a value may be"));
-            }
-            Entry::decode(key, header, payload, &self.core.clock, Some(stamp))
-        }
-
-        /// Gives the key's slot a mark if it has none.
-        async fn mark(&self, key: &Key<'_>) -> Option<Lease> {
-            let job = self.core.submit(Work::Lease(self.core.place(key.namespace(), key.text)));
-            match received(job.await).ok()?.as_mut_slice() {
-                [_, _, slot, wide] => Lease::from(slot, wide),
-                [_, slot] => Lease::of_slot(slot),
-                _ => None,
-            }
         }
 
         /// Stores an entry for all nodes and tells them that it changed. Queued in the order of the calls before this returns; the

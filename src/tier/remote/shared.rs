@@ -80,14 +80,30 @@ struct State {
     is_closed: bool,
     /// Why the server was last found wanting.
     reason: String,
-    /// The last refusal of a write, until one works.
-    refusal: Option<String>,
+    /// The last refusal of a write, until one like it works.
+    refusal: Option<Refusal>,
     /// How the last read was refused, if it was.
     unread: Option<String>,
     /// Which primaries of a Cluster are away, and why.
     ailing: Option<String>,
     /// Running mean of the bytes a key read brings.
     mean_read: usize,
+}
+
+/// A write that the server did not take.
+struct Refusal {
+    reason: String,
+    /// It would have deleted something: a server without room takes that all the same, which tells nothing of other writes.
+    is_of_removal: bool,
+}
+
+impl Refusal {
+    /// A write worked: that ends the refusal, unless a removal is all that did.
+    fn is_over(refusal: &mut Option<Self>, by_removal: bool) {
+        if !by_removal || refusal.as_ref().is_some_and(|refusal| refusal.is_of_removal) {
+            *refusal = None;
+        }
+    }
 }
 
 impl Core {
@@ -247,8 +263,8 @@ impl Core {
             (Degraded, Some(state.reason.clone()))
         } else if let Some(ailing) = &state.ailing {
             (Degraded, Some(ailing.clone()))
-        } else if let Some(refusal) = state.refusal.as_ref().or(state.unread.as_ref()) {
-            (Degraded, Some(refusal.clone()))
+        } else if let Some(reason) = state.refusal.as_ref().map(|refusal| &refusal.reason).or(state.unread.as_ref()) {
+            (Degraded, Some(reason.clone()))
         } else if state.repairs.len() > 0 {
             (Degraded, Some(format!("{} changes are still to be made good", state.repairs.len())))
         } else {
@@ -338,10 +354,6 @@ impl Core {
         state.is_connected = false;
     }
 
-    pub(super) fn mean_read(&self) -> usize {
-        self.state.lock().mean_read
-    }
-
     pub(super) fn fail_jobs(&self, jobs: Vec<Job>, error: &Error) {
         self.fail(&mut self.state.lock(), jobs, error);
     }
@@ -359,7 +371,7 @@ impl Core {
         self.repairs.store(state.repairs.len(), Ordering::Release);
         if all {
             state.repair_failures = 0;
-            state.refusal = None;
+            Refusal::is_over(&mut state.refusal, true);
         } else {
             Self::pause_repairs(&mut state);
         }
@@ -380,22 +392,7 @@ impl Core {
                 }
             }
         }
-        let (mut jobs, mut bytes) = (Vec::new(), 0);
-        while jobs.len() < BATCH_JOBS
-            && let Some(job) = state.queue.front()
-        {
-            let comes_back = if let Work::Read(places) = &job.work { places.len() * state.mean_read } else { 0 };
-            let weight = job.work.weight();
-            if !jobs.is_empty() && bytes + weight + comes_back > BATCH_BYTES {
-                break;
-            }
-            bytes += weight + comes_back;
-            state.bytes -= weight;
-            let Some(job) = state.queue.pop_front() else { break };
-            if !(job.work.is_question() && job.reply.is_closed()) {
-                jobs.push(job);
-            }
-        }
+        let jobs = state.gather(BATCH_JOBS, |_| true);
         match jobs.is_empty() {
             false => Next::Jobs(jobs),
             true if state.is_closed => Next::Closed,
@@ -403,8 +400,50 @@ impl Core {
         }
     }
 
+    /// The reads in front of the queue, as many as go into one exchange and at most so many of what waits. None while there are repairs, which
+    /// come first.
+    pub(super) fn take_reads(&self, most: impl Fn(usize) -> usize) -> Vec<Job> {
+        let mut state = self.state.lock();
+        let most = most(state.queue.len());
+        if state.repairs.len() > 0 { Vec::new() } else { state.gather(most, Work::is_read) }
+    }
+
+    /// Jobs that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
+    /// About how many bytes these reads bring.
+    pub(super) fn comes_back(&self, jobs: &[Job]) -> usize {
+        jobs.iter().map(|job| job.work.places().len()).sum::<usize>() * self.state.lock().mean_read
+    }
+
     pub(super) fn allowance(&self, bytes: usize) -> Duration {
         self.timeout + Duration::from_secs_f64(bytes as f64 / SLOW_BYTES_A_SECOND)
+    }
+}
+
+impl State {
+    /// Jobs from the front of the queue while they are wanted, as many as go into one exchange.
+    fn gather(&mut self, most: usize, is_wanted: impl Fn(&Work) -> bool) -> Vec<Job> {
+        let (mut jobs, mut bytes) = (Vec::new(), 0);
+        while jobs.len() < most.min(BATCH_JOBS)
+            && let Some(job) = self.queue.front()
+            && is_wanted(&job.work)
+        {
+            let comes_back = job.work.places().len() * self.mean_read;
+            let weight = job.work.weight();
+            if !jobs.is_empty() && bytes + weight + comes_back > BATCH_BYTES {
+                break;
+            }
+            bytes += weight + comes_back;
+            self.bytes -= weight;
+            let Some(job) = self.queue.pop_front() else { break };
+            if !(job.work.is_question() && job.reply.is_closed()) {
+                jobs.push(job);
+            }
+        }
+        jobs
     }
 }
 

@@ -1,14 +1,13 @@
 //! Reads that stand next to each other in an exchange ask for their marks together.
 //!
-//! A read wants three things of the server: the mark of the key's slot, the wide marks, and the value; the marks first, for a
-//! [lease](super::lease) is good only if it is older than what was found. So a run of reads asks once for all the slots' marks and once for the
-//! wide ones, and then for the values: little more than one command a key instead of three. What comes back is dealt out as if
-//! each had asked for itself.
+//! A read with a [lease](super::lease) wants three things of the server: the mark of the key's slot, the wide marks, and the value; the marks
+//! first, for a lease is good only if it is older than what was found. So a run of reads asks once for all the slots' marks and
+//! once for the wide ones, and then for the values: little more than one command a key instead of three. What comes back is dealt out as
+//! if each had asked for itself.
 //!
 //! In a Cluster the marks are on the servers of their slots, and each read asks for its own.
 
-use crate::entry::Header;
-use crate::tier::remote::keys::{Layout, Place};
+use crate::tier::remote::keys::Layout;
 use crate::tier::remote::lease::Lease;
 use crate::tier::remote::link::{Answer, Batch};
 use crate::tier::remote::shared::{Core, Job};
@@ -16,60 +15,71 @@ use crate::tier::remote::work::Work;
 
 /// A part of an exchange: jobs whose commands stand together.
 pub(super) enum Part {
-    /// Another job than a read, or one in a Cluster, with so many commands.
+    /// A job with so many commands, each with its own answer.
     One(usize),
-    /// Reads: how many keys each has, and for each key the number of its namespace among those whose marks were asked for.
-    Reads { keys: Vec<usize>, namespaces: Vec<usize> },
+    /// Reads, at least one of them with a lease.
+    Reads(Vec<Read>),
+}
+
+/// What a read wants of the exchange.
+pub(super) enum Read {
+    /// So many values.
+    Values(usize),
+    /// A value and its marks; the wide ones by the number of the namespace among those that were asked for.
+    Leased(usize),
 }
 
 impl Core {
     /// Puts the commands of these jobs into the batch, in order.
     pub(super) fn encode_all(&self, jobs: &[Job], batch: &mut Batch) -> Vec<Part> {
-        let mut parts = Vec::new();
-        for run in jobs.chunk_by(|left, right| self.reads_together(&left.work) && self.reads_together(&right.work)) {
-            if run.iter().all(|job| self.reads_together(&job.work)) {
-                let places: Vec<&Place> = run.iter().flat_map(|job| job.work.places()).collect();
-                let keys = run.iter().map(|job| job.work.places().len()).collect();
-                parts.push(Part::Reads { keys, namespaces: self.encode_reads(&places, batch) });
-            } else {
-                for job in run {
-                    let before = batch.len();
-                    self.encode(&job.work, batch);
-                    parts.push(Part::One(batch.len() - before));
-                }
+        let mut parts = Vec::with_capacity(jobs.len());
+        for run in jobs.chunk_by(|left, right| left.work.is_read() && right.work.is_read()) {
+            let has_leases = run.iter().any(|job| matches!(job.work, Work::ReadLeased(_)));
+            if has_leases && !self.endpoint.is_cluster() {
+                parts.push(Part::Reads(self.encode_reads(run, batch)));
+                continue;
+            }
+            for job in run {
+                let before = batch.len();
+                self.encode(&job.work, batch);
+                parts.push(Part::One(batch.len() - before));
             }
         }
         parts
     }
 
-    fn reads_together(&self, work: &Work) -> bool {
-        matches!(work, Work::Read(_)) && !self.endpoint.is_cluster()
-    }
-
-    fn encode_reads(&self, places: &[&Place], batch: &mut Batch) -> Vec<usize> {
-        let slots: Vec<&[u8]> = places.iter().map(|place| place.slot().as_bytes()).collect();
-        batch.add("MGET", &slots);
+    fn encode_reads(&self, run: &[Job], batch: &mut Batch) -> Vec<Read> {
+        let mut slots: Vec<&[u8]> = Vec::new();
         let mut namespaces: Vec<&str> = Vec::new();
-        let of_keys = places.iter().map(|place| {
-            namespaces.iter().position(|namespace| *namespace == place.namespace()).unwrap_or_else(|| {
-                namespaces.push(place.namespace());
-                namespaces.len() - 1
-            })
+        let reads = run.iter().map(|job| match &job.work {
+            Work::ReadLeased(place) => {
+                slots.push(place.slot().as_bytes());
+                Read::Leased(number(&mut namespaces, place.namespace()))
+            }
+            work => Read::Values(work.places().len()),
         });
-        let of_keys = of_keys.collect();
+        let reads = reads.collect();
+        batch.add("MGET", &slots);
         let fields: Vec<String> = namespaces.into_iter().map(|namespace| Layout::field(Some(namespace))).collect();
         let wide = [self.layout.epoch(), "id", "*"].into_iter().chain(fields.iter().map(String::as_str)).map(str::as_bytes);
         batch.add("HMGET", &wide.collect::<Vec<_>>());
-        // One byte more than is allowed tells what is too large.
-        let last = (self.max_value + Header::LEN as u64).to_string();
-        places.iter().for_each(|place| batch.add("GETRANGE", &[place.entry().as_bytes(), b"0", last.as_bytes()]));
-        of_keys
+        self.encode_values(run.iter().flat_map(|job| job.work.places()), batch);
+        reads
     }
+}
+
+/// Where this stands in the list, which it is put into if it is new.
+fn number<'n>(list: &mut Vec<&'n str>, name: &'n str) -> usize {
+    list.iter().position(|one| *one == name).unwrap_or_else(|| {
+        list.push(name);
+        list.len() - 1
+    })
 }
 
 /// Deals out the answers: for each job its own, and where they end.
 pub(super) fn deal(parts: &[Part], answers: Vec<Answer>) -> (Vec<Answer>, Vec<usize>) {
-    let (mut dealt, mut ends) = (Vec::with_capacity(answers.len() * 3), Vec::with_capacity(parts.len()));
+    let mut ends = Vec::with_capacity(parts.len());
+    let mut dealt = Vec::with_capacity(answers.len());
     let mut answers = answers.into_iter();
     for part in parts {
         match part {
@@ -77,19 +87,23 @@ pub(super) fn deal(parts: &[Part], answers: Vec<Answer>) -> (Vec<Answer>, Vec<us
                 dealt.extend(answers.by_ref().take(*commands));
                 ends.push(dealt.len());
             }
-            Part::Reads { keys, namespaces } => {
-                let mut slots = slot_marks(answers.next(), namespaces.len()).into_iter();
+            Part::Reads(reads) => {
+                let leased = reads.iter().filter(|read| matches!(read, Read::Leased(_))).count();
+                let mut slots = slot_marks(answers.next(), leased).into_iter();
                 let wide = wide_marks(answers.next());
-                let mut namespaces = namespaces.iter();
-                for keys in keys {
-                    for namespace in namespaces.by_ref().take(*keys) {
-                        dealt.extend(slots.next());
-                        dealt.push(match &wide {
-                            Ok(marks) => marks.get(*namespace).cloned().unwrap_or_else(nothing_asked_for),
-                            Err(refused) => refused.clone(),
-                        });
-                        dealt.extend(answers.next());
-                    }
+                for read in reads {
+                    let values = match read {
+                        Read::Values(values) => *values,
+                        Read::Leased(namespace) => {
+                            dealt.extend(slots.next());
+                            dealt.push(match &wide {
+                                Ok(marks) => marks.get(*namespace).cloned().unwrap_or_else(nothing_asked_for),
+                                Err(refused) => refused.clone(),
+                            });
+                            1
+                        }
+                    };
+                    dealt.extend(answers.by_ref().take(values));
                     ends.push(dealt.len());
                 }
             }
@@ -134,49 +148,52 @@ mod tests {
         Answer::Bytes(text.into())
     }
 
-    /// A write, then three reads: of two keys, of one in another namespace, and of one in the first again.
+    /// A write, then reads: with a lease, of two keys without, with a lease in another namespace, and with one in the first again.
     fn parts() -> Vec<Part> {
-        vec![Part::One(1), Part::Reads { keys: vec![2, 1, 1], namespaces: vec![0, 0, 1, 0] }]
+        let reads = vec![Read::Leased(0), Read::Values(2), Read::Leased(1), Read::Leased(0)];
+        vec![Part::One(1), Part::Reads(reads)]
     }
 
     fn answers() -> Vec<Answer> {
-        let slots = Answer::List(vec![bytes("s1"), Answer::Nil, bytes("s3"), bytes("s4")]);
+        let slots = Answer::List(vec![bytes("s1"), Answer::Nil, bytes("s3")]);
         let wide = Answer::List(vec![bytes("id"), bytes("all"), bytes("curves"), Answer::Nil]);
-        vec![Answer::Int(1), slots, wide, bytes("v1"), bytes("v2"), bytes("v3"), bytes("v4")]
+        let values = ["v1", "v2", "v3", "v4", "v5"].map(bytes);
+        [vec![Answer::Int(1), slots, wide], values.into()].concat()
     }
 
     #[test]
-    fn each_read_gets_the_marks_of_its_key_and_its_value() {
+    fn each_read_gets_its_values_and_the_marks_of_its_key() {
         let (dealt, ends) = deal(&parts(), answers());
         let [curves, other] = ["id/curves/all", "id//all"].map(|mark| Answer::Mark(mark.as_bytes().into()));
-        let read = |slot, wide: &Answer, value| [slot, wide.clone(), bytes(value)];
         let expected = [
             vec![Answer::Int(1)],
-            [read(bytes("s1"), &curves, "v1"), read(Answer::Nil, &curves, "v2")].concat(),
-            read(bytes("s3"), &other, "v3").into(),
-            read(bytes("s4"), &curves, "v4").into(),
+            vec![bytes("s1"), curves.clone(), bytes("v1")],
+            vec![bytes("v2"), bytes("v3")],
+            vec![Answer::Nil, other, bytes("v4")],
+            vec![bytes("s3"), curves, bytes("v5")],
         ];
-        assert_eq!(ends, [1, 7, 10, 13]);
+        assert_eq!(ends, [1, 4, 6, 9, 12]);
         assert_eq!(dealt, expected.concat());
     }
 
     #[test]
     fn what_was_not_asked_for_fits_no_read() {
         let place = || Layout::new("aurum").place("curves", "k");
-        let read = Work::Read(vec![place(), place()]);
-        let parts = [Part::Reads { keys: vec![2], namespaces: vec![0, 0] }];
+        let jobs = [Work::ReadLeased(place()), Work::Read(vec![place(), place()])];
+        let parts = [Part::Reads(vec![Read::Leased(0), Read::Values(2)])];
         let marks = |count| Answer::List(vec![bytes("mark"); count]);
         let fits = |answers: Vec<Answer>| {
             let (dealt, ends) = deal(&parts, answers);
-            read.fits(&dealt[..ends[0]], false)
+            jobs[0].fits(&dealt[..ends[0]], false) && jobs[1].fits(&dealt[ends[0]..], false)
         };
-        assert!(fits(vec![marks(2), marks(3), bytes("v"), bytes("")]));
+        assert!(fits(vec![marks(1), marks(3), bytes("v"), bytes(""), bytes("w")]));
         for wrong in [
+            vec![marks(2), marks(3), bytes("v"), bytes(""), bytes("w")],
+            vec![marks(1), marks(2), bytes("v"), bytes(""), bytes("w")],
             vec![marks(1), marks(3), bytes("v"), bytes("")],
-            vec![marks(2), marks(2), bytes("v"), bytes("")],
-            vec![marks(2), marks(3), bytes("v")],
-            vec![bytes("v"), marks(2), marks(3), bytes("v")],
-            vec![marks(2), marks(3), marks(2), bytes("v")],
+            vec![marks(1), marks(3), bytes("v"), bytes(""), bytes("w"), bytes("x")],
+            vec![bytes("v"), marks(1), marks(3), bytes(""), bytes("w")],
+            vec![marks(1), marks(3), bytes("v"), marks(1), bytes("w")],
             vec![],
         ] {
             assert!(!fits(wrong.clone()), "{wrong:?}");
@@ -186,7 +203,7 @@ mod tests {
     #[test]
     fn a_refusal_is_each_readers() {
         let refused = Answer::Refused("LOADING".into(), "not yet".into());
-        let (dealt, _) = deal(&parts()[1..], vec![refused.clone(); 6]);
-        assert_eq!(dealt, vec![refused; 12]);
+        let (dealt, _) = deal(&parts()[1..], vec![refused.clone(); 7]);
+        assert_eq!(dealt, vec![refused; 11]);
     }
 }

@@ -14,8 +14,10 @@ const SLOT_LIFE_MS: &str = "3600000";
 
 /// What is to be done. The comment says what is answered.
 pub(super) enum Work {
-    /// Three answers a key: slot mark, wide marks, the entry's bytes, as they are [dealt out](super::together); in a Cluster two, for there are no wide marks.
+    /// One answer a key: the entry's bytes.
     Read(Vec<Place>),
+    /// Three answers: slot mark, wide marks, the entry's bytes, as they are [dealt out](super::together); in a Cluster two, for there are no wide marks.
+    ReadLeased(Place),
     /// Makes the marks of a key if there are none. The last answers are slot mark and, but for a Cluster, wide marks.
     Lease(Place),
     /// Nothing of interest.
@@ -36,7 +38,12 @@ pub(super) enum Work {
 impl Work {
     /// Is it pointless when nobody waits for the answer? A lease is not: the mark that it makes is there for the next reader.
     pub(super) fn is_question(&self) -> bool {
-        matches!(self, Self::Read(_) | Self::Ping | Self::Memory)
+        self.is_read() || matches!(self, Self::Ping | Self::Memory)
+    }
+
+    /// Does it read entries, and change nothing?
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::ReadLeased(_))
     }
 
     /// Could these be the answers? If not, one too many or too few came back, and all that follow are somebody else's.
@@ -45,14 +52,14 @@ impl Work {
         let text = |answer: &Answer| refused(answer) || matches!(answer, Answer::Bytes(_));
         let mark = |answer: &Answer| text(answer) || *answer == Answer::Nil;
         match self {
-            Self::Read(_) if is_cluster => {
-                answers.chunks(2).all(|each| matches!(each, [slot, value] if mark(slot) && text(value)))
-            }
-            Self::Read(_) => answers.chunks(3).all(|each| {
-                let [slot, wide, value] = each else { return false };
-                let is_wide = refused(wide) || matches!(wide, Answer::Mark(_) | Answer::Nil);
-                mark(slot) && is_wide && text(value)
-            }),
+            Self::Read(places) => answers.len() == places.len() && answers.iter().all(text),
+            Self::ReadLeased(_) => match answers {
+                [slot, value] if is_cluster => mark(slot) && text(value),
+                [slot, wide, value] => {
+                    mark(slot) && (refused(wide) || matches!(wide, Answer::Mark(_) | Answer::Nil)) && text(value)
+                }
+                _ => false,
+            },
             Self::Set(_) | Self::Fill(..) | Self::Remove(_) | Self::Scrub(..) => {
                 answers.first().is_some_and(|first| refused(first) || matches!(first, Answer::Int(_)))
             }
@@ -64,6 +71,7 @@ impl Work {
     pub(super) fn places(&self) -> &[Place] {
         match self {
             Self::Read(places) => places,
+            Self::ReadLeased(place) => std::slice::from_ref(place),
             _ => &[],
         }
     }
@@ -71,7 +79,7 @@ impl Work {
     /// Bytes it keeps in memory and sends.
     pub(super) fn weight(&self) -> usize {
         256 + match self {
-            Self::Read(places) => places.iter().map(|place| place.entry().len() * 3).sum(),
+            Self::Read(_) | Self::ReadLeased(_) => self.places().iter().map(|place| place.entry().len() * 3).sum(),
             Self::Set(entry) | Self::Fill(entry, _) => entry.footprint(),
             _ => 0,
         }
@@ -95,19 +103,16 @@ impl Core {
         format!("{}{:016x}", self.instance, fastrand::u64(..))
     }
 
-    /// The commands of one job; of a read those in a Cluster.
+    /// The commands of one job; of a read with a lease those in a Cluster.
     pub(super) fn encode(&self, work: &Work, batch: &mut Batch) {
         let layout = &self.layout;
         let is_cluster = self.endpoint.is_cluster();
         match work {
-            Work::Read(places) => {
-                // One byte more than is allowed tells what is too large.
-                let last = (self.max_value + Header::LEN as u64).to_string();
-                for place in places {
-                    // The mark first: whatever changes between it and the value makes the lease void, not the value old.
-                    batch.add("GET", &[place.slot().as_bytes()]);
-                    batch.add("GETRANGE", &[place.entry().as_bytes(), b"0", last.as_bytes()]);
-                }
+            Work::Read(places) => self.encode_values(places.iter(), batch),
+            Work::ReadLeased(place) => {
+                // The mark first: whatever changes between it and the value makes the lease void, not the value old.
+                batch.add("GET", &[place.slot().as_bytes()]);
+                self.encode_values(std::iter::once(place), batch);
             }
             Work::Lease(place) => {
                 let fresh = self.fresh_mark();
@@ -172,6 +177,13 @@ impl Core {
             Work::Ping => batch.add("PING", &[]),
             Work::Memory => batch.add("INFO", &[b"memory"]),
         }
+    }
+
+    /// Asks for the entries' bytes.
+    pub(super) fn encode_values<'p>(&self, places: impl Iterator<Item = &'p Place>, batch: &mut Batch) {
+        // One byte more than is allowed tells what is too large.
+        let last = (self.max_value + Header::LEN as u64).to_string();
+        places.for_each(|place| batch.add("GETRANGE", &[place.entry().as_bytes(), b"0", last.as_bytes()]));
     }
 
     /// Tells the log, once the data are changed: whoever hears of it then reads the new.

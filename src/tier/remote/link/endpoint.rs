@@ -10,7 +10,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectio
 use super::cluster::{self, Cluster};
 use super::resolve::Resolver;
 use super::script::{DIGESTS, SCRIPTS};
-use super::{Answer, Batch, Fault, Fences, Link, OF_A_CLUSTER, redacted, unfit};
+use super::{Answer, Batch, Exchange, Fault, Fences, Link, OF_A_CLUSTER, redacted, unfit};
 use crate::error::{Error, ErrorKind};
 use crate::tier::remote::config::RedisUrl;
 
@@ -69,6 +69,14 @@ impl Endpoint {
             Link::One(wire) => self.exchange(wire, &batch.pipe, batch.len, within).await,
             Link::Cluster(cluster) => cluster.run(batch, within).await,
         }
+    }
+
+    /// The same, going on by itself, so that others can be sent meanwhile; they are carried out in the order in which they were polled first.
+    /// `None` with a Cluster.
+    pub(in crate::tier::remote) fn send(self: &Arc<Self>, link: &Link, batch: Batch, within: Duration) -> Option<Exchange> {
+        let Link::One(wire) = link else { return None };
+        let (endpoint, mut wire) = (self.clone(), wire.clone());
+        Some(Box::pin(async move { endpoint.exchange(&mut wire, &batch.pipe, batch.len, within).await }))
     }
 
     /// The same with one of the primaries, whatever the keys are.
@@ -236,7 +244,8 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// A connection to one server. Dropping it closes it.
+/// A connection to one server. Dropping all of its clones closes it.
+#[derive(Clone)]
 pub(in crate::tier::remote) struct Wire {
     pub(super) connection: MultiplexedConnection,
     /// Its client id at the server, for the fence.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::tier::remote::link::Answer;
-use crate::tier::remote::shared::{Core, Job};
+use crate::tier::remote::shared::{Core, Job, Refusal};
 use crate::tier::remote::work::Work;
 
 impl Core {
@@ -17,9 +17,9 @@ impl Core {
         for (job, end) in jobs.into_iter().zip(ends) {
             let mine: Vec<Answer> = answers.by_ref().take(end - start).collect();
             start = *end;
-            if let Work::Read(places) = &job.work {
+            if job.work.is_read() {
                 let bytes: usize = mine.iter().filter_map(Answer::bytes).map(<[u8]>::len).sum();
-                state.mean_read = (state.mean_read * 7 + bytes / places.len().max(1)) / 8;
+                state.mean_read = (state.mean_read * 7 + bytes / job.work.places().len().max(1)) / 8;
                 // A list under one of our names is a damaged entry, not a server that refuses.
                 let is_refused = |answer: &&Answer| !answer.is_refused_with("WRONGTYPE") && !answer.is_of_nobody();
                 state.unread = mine.iter().filter(is_refused).find_map(refusal_of);
@@ -30,21 +30,26 @@ impl Core {
             if let Some(reason) = refusal {
                 let error = self.error(&reason);
                 if !job.work.is_question() && !mine.iter().any(Answer::is_of_nobody) {
-                    state.refusal = Some(reason);
+                    let is_of_removal = matches!(job.work, Work::Remove(_) | Work::Scrub(..));
+                    state.refusal = Some(Refusal { reason, is_of_removal });
                 }
                 self.fail(&mut state, vec![job], &error);
                 continue;
             }
-            let written = match &job.work {
-                Work::Set(entry) => Some((entry.namespace(), entry.key())),
-                Work::Remove(message) => message.key(),
-                _ => None,
-            };
-            if let Some((namespace, key)) = written {
-                state.refusal = None;
-                state.repairs.superseded(namespace, key, job.seq);
-            } else if matches!(job.work, Work::Lease(_)) {
-                state.refusal = None;
+            match &job.work {
+                Work::Set(entry) => {
+                    Refusal::is_over(&mut state.refusal, false);
+                    state.repairs.superseded(entry.namespace(), entry.key(), job.seq);
+                }
+                Work::Remove(message) => {
+                    Refusal::is_over(&mut state.refusal, true);
+                    if let Some((namespace, key)) = message.key() {
+                        state.repairs.superseded(namespace, key, job.seq);
+                    }
+                }
+                Work::Lease(_) => Refusal::is_over(&mut state.refusal, false),
+                Work::Fill(..) if mine.first() == Some(&Answer::Int(1)) => Refusal::is_over(&mut state.refusal, false),
+                _ => {}
             }
             let _ = job.reply.send(Ok(mine));
             spent.push(job.work);

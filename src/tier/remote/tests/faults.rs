@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 
+use super::proxy::{Mode, Proxy};
 use super::*;
 use crate::tier::TierState;
 use crate::tier::remote::link::Answer;
@@ -24,7 +25,7 @@ async fn a_killed_server_costs_nobody_more_than_the_timeout_and_comes_back_by_it
     let key = node.key("k");
     let since = Clock::stopwatch();
     for _ in 0..1_000 {
-        assert!(matches!(node.remote.get(&key, 11).await.0, Lookup::Down(_)));
+        assert!(matches!(node.remote.get(&key, 11).await, Lookup::Down(_)));
     }
     assert!(since.elapsed() < Duration::from_secs(10), "an open breaker answers at once: {:?} for 1000", since.elapsed());
 
@@ -139,20 +140,11 @@ async fn a_write_that_timed_out_does_not_land_after_a_later_one() {
 #[tokio::test]
 async fn what_was_held_back_on_a_dropped_connection_never_arrives() {
     let server = Server::start();
-    let (url, is_held) = holding_proxy(&server);
-    let config = RemoteConfig {
-        urls: vec![url],
-        key_prefix: "test".into(),
-        timeout: Duration::from_secs(1),
-        max_value: 1 << 20,
-        ca: None,
-    };
-    let (clock, hasher) = (Clock::manual(), KeyHasher::random());
-    let remote = Arc::new(Remote::open(config, "one".into(), clock.clone(), hasher.clone()).unwrap());
-    let node = Node { remote, clock, hasher };
+    let proxy = Proxy::before(&server);
+    let node = Node::at(vec![proxy.url()], "one", Duration::from_secs(1));
     until("connected", async || node.remote.report().state == TierState::Up).await;
     node.set("k", "0").await;
-    is_held.store(true, std::sync::atomic::Ordering::SeqCst);
+    proxy.set(Mode::HoldRequests);
     assert!(node.remote.set(&node.entry("k", "late")).await.is_err());
     // Three timeouts in a row and there is a new connection, which is not held.
     let mut attempt = 0;
@@ -161,41 +153,13 @@ async fn what_was_held_back_on_a_dropped_connection_never_arrives() {
         node.remote.set(&node.entry("k", &attempt.to_string())).await.is_ok()
     })
     .await;
-    is_held.store(false, std::sync::atomic::Ordering::SeqCst);
+    proxy.set(Mode::Pass);
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(5)).await;
         // A read that is late is a miss; what was held back is the fault.
         assert!(node.value("k").await.is_none_or(|found| found == attempt.to_string()));
     }
     until("read", async || node.value("k").await == Some(attempt.to_string())).await;
-}
-
-/// Stands before the server; while the switch is on, it keeps back what the first connection sends.
-fn holding_proxy(server: &Server) -> (crate::tier::remote::RedisUrl, Arc<std::sync::atomic::AtomicBool>) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let is_held = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (switch, target) = (is_held.clone(), server.url().to_string().replace("redis://", ""));
-    std::thread::spawn(move || {
-        for (n, client) in listener.incoming().enumerate() {
-            let (Ok(mut client), Ok(mut upstream)) = (client, std::net::TcpStream::connect(&target)) else { return };
-            let (mut back, mut answers) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
-            let switch = switch.clone();
-            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
-            std::thread::spawn(move || {
-                let mut buffer = [0; 65_536];
-                while let Ok(len @ 1..) = client.read(&mut buffer) {
-                    while n == 0 && switch.load(std::sync::atomic::Ordering::SeqCst) {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    if upstream.write_all(&buffer[..len]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (crate::tier::remote::RedisUrl::parse(&url).unwrap(), is_held)
 }
 
 #[tokio::test]
@@ -208,13 +172,13 @@ async fn what_a_repair_covers_is_not_read_until_it_is_made_good() {
     node.set("miso:1", "kept").await;
     let message = Message::Pattern { namespace: NS, pattern: "pjm:*".into(), origin: Origin::default() };
     let ticket = node.remote.core.add_repair(message, Stage::Running);
-    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await.0, Lookup::Miss), "while a sweep runs it counts as gone");
+    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await, Lookup::Miss), "while a sweep runs it counts as gone");
     node.remote.core.repair_failed(ticket);
-    let lookup = node.remote.get(&node.key("pjm:1"), 11).await.0;
+    let lookup = node.remote.get(&node.key("pjm:1"), 11).await;
     assert!(matches!(lookup, Lookup::Down(_)), "the sweep failed: {lookup:?}");
     assert_eq!(node.value("miso:1").await.as_deref(), Some("kept"));
     until("it was swept", async || node.remote.pending().is_empty()).await;
-    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await.0, Lookup::Miss));
+    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await, Lookup::Miss));
 }
 
 #[tokio::test]
@@ -257,9 +221,12 @@ async fn a_full_server_refuses_writes_and_serves_nothing_outdated() {
     assert!(error.to_string().contains("OOM"), "{error}");
     assert_ne!(node.value("k").await.as_deref(), Some("old"));
     assert_eq!(node.value("other").await.as_deref(), Some("kept"), "reads go on");
-    assert_eq!(node.remote.report().state, TierState::Degraded);
+    until("made good, for what is full can still delete", async || node.remote.pending().is_empty()).await;
+    assert!(node.remove("other").await);
+    let report = node.remote.report();
+    assert_eq!(report.state, TierState::Degraded, "nothing can be stored");
+    assert!(report.reason.unwrap().contains("OOM"));
     server.say("CONFIG", &["SET", "maxmemory", "0"]).await;
-    until("made good", async || node.remote.pending().is_empty()).await;
     node.set("k", "new").await;
     assert_eq!(node.value("k").await.as_deref(), Some("new"));
     assert_eq!(node.remote.report().state, TierState::Up);
@@ -301,7 +268,7 @@ async fn foreign_and_damaged_values_are_misses_and_go() {
             let answer = server.say(command[0], &command[1..]).await;
             assert!(!matches!(answer, Answer::Refused(..)), "{what}: {answer:?}");
         }
-        let lookup = node.remote.get(&node.key("k"), 11).await.0;
+        let lookup = node.remote.get(&node.key("k"), 11).await;
         assert!(matches!(lookup, Lookup::Damaged(_)), "{what}: {lookup:?}");
         until("it is gone", async || server.say("EXISTS", &[&name]).await == Answer::Int(0)).await;
     }
@@ -369,7 +336,7 @@ async fn a_hostile_server_is_a_tier_that_is_down() {
         let since = Clock::stopwatch();
         while since.elapsed() < Duration::from_millis(600) {
             let one = Clock::stopwatch();
-            let lookup = remote.get(&key, 1).await.0;
+            let lookup = remote.get(&key, 1).await;
             assert!(!matches!(lookup, Lookup::Hit(_)), "{reply:?}");
             assert!(one.elapsed() < timeout + Duration::from_secs(10), "{reply:?} took {:?}", one.elapsed());
             tokio::time::sleep(Duration::from_millis(1)).await;

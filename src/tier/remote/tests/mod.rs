@@ -2,6 +2,8 @@
 
 mod faults;
 mod log;
+mod overlap;
+mod proxy;
 mod server;
 mod sharing;
 
@@ -14,7 +16,7 @@ use crate::key::{Key, KeyHasher};
 use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
 use crate::tier::Lookup;
-use crate::tier::remote::{Lease, Note, Remote, RemoteConfig};
+use crate::tier::remote::{Lease, Note, RedisUrl, Remote, RemoteConfig};
 use server::Server;
 
 const NS: Namespace = Namespace::CURVES;
@@ -35,7 +37,11 @@ impl Node {
     }
 
     fn with(server: &Server, name: &str, timeout: Duration) -> Self {
-        let config = RemoteConfig { urls: server.urls(), key_prefix: "test".into(), timeout, max_value: 1 << 20, ca: None };
+        Self::at(server.urls(), name, timeout)
+    }
+
+    fn at(urls: Vec<RedisUrl>, name: &str, timeout: Duration) -> Self {
+        let config = RemoteConfig { urls, key_prefix: "test".into(), timeout, max_value: 1 << 20, ca: None };
         let (clock, hasher) = (Clock::manual(), KeyHasher::random());
         let remote = Remote::open(config, name.into(), clock.clone(), hasher.clone()).unwrap();
         Self { remote: Arc::new(remote), clock, hasher }
@@ -58,7 +64,7 @@ impl Node {
 
     /// The value, if it is a hit.
     async fn value(&self, text: &str) -> Option<String> {
-        match self.remote.get(&self.key(text), 11).await.0 {
+        match self.remote.get(&self.key(text), 11).await {
             Lookup::Hit(entry) => Some(String::from_utf8(entry.payload().to_vec()).unwrap()),
             _ => None,
         }
@@ -66,7 +72,7 @@ impl Node {
 
     /// The lease of a miss.
     async fn miss(&self, text: &str) -> Lease {
-        match self.remote.get(&self.key(text), 11).await {
+        match self.remote.get_leased(&self.key(text), 11).await {
             (Lookup::Miss, Some(lease)) => lease,
             other => panic!("no miss with a lease: {other:?}"),
         }

@@ -8,7 +8,7 @@ async fn what_one_node_sets_another_reads_with_its_remaining_life() {
     let server = Server::start();
     let (one, two) = (Node::new(&server, "one"), Node::new(&server, "two"));
     one.set("pjm", "42").await;
-    let (Lookup::Hit(entry), _) = two.remote.get(&two.key("pjm"), 11).await else { panic!("no hit") };
+    let Lookup::Hit(entry) = two.remote.get(&two.key("pjm"), 11).await else { panic!("no hit") };
     assert_eq!((entry.payload(), entry.stamp(), entry.meta().fingerprint), (&b"42"[..], 11, 7));
     assert!(entry.expires() <= two.clock.steady() + 60_000);
     let Answer::Int(left) = server.say("PTTL", &[two.remote.core.place(NS, "pjm").entry()]).await else { panic!("no life") };
@@ -145,7 +145,7 @@ async fn many_keys_come_in_order() {
     let keys: Vec<Key<'_>> = texts.iter().map(|text| node.key(text)).collect();
     let found = node.remote.get_many(&keys[..1_000], 11).await;
     assert_eq!(found.len(), 1_000);
-    for (n, (lookup, _)) in found.into_iter().enumerate() {
+    for (n, lookup) in found.into_iter().enumerate() {
         match lookup {
             Lookup::Hit(entry) => assert!(n % 2 == 0 && entry.payload() == texts[n].as_bytes()),
             Lookup::Miss => assert!(n % 2 == 1),
