@@ -242,7 +242,7 @@ impl Line {
         let (mut tickets, mut ends) = (Vec::with_capacity(due.len()), Vec::with_capacity(due.len()));
         for (ticket, message) in due {
             if message.key().is_some() {
-                self.core.encode(&Work::Remove(message), &mut batch);
+                self.core.encode(&Work::Remove(Box::new(message)), &mut batch);
                 tickets.push(ticket);
                 ends.push(batch.len());
             } else {

@@ -22,7 +22,7 @@ impl Remote {
             return Lookup::Down(self.core.down_error());
         }
         // Small futures: this one is made for every read that comes so far.
-        match timeout(self.core.timeout, self.core.submit(Work::Read(vec![self.place(key)]))).await {
+        match timeout(self.core.timeout, self.core.submit(Work::Read(self.place(key)))).await {
             Ok(Ok(Ok(answers))) => self.judge(key, answers.first(), stamp),
             Ok(Ok(Err(error))) => Lookup::Down(error),
             Ok(Err(_)) => Lookup::Down(Error::closed()),
@@ -37,12 +37,12 @@ impl Remote {
             return keys.iter().map(|_| Lookup::Down(error.clone())).collect();
         }
         let mut found = Vec::with_capacity(keys.len());
-        let ask = |keys: &[Key<'_>]| self.core.submit(Work::Read(keys.iter().map(|key| self.place(key)).collect()));
+        let ask = |keys: &[Key<'_>]| self.core.submit(Work::ReadMany(keys.iter().map(|key| self.place(key)).collect()));
         let jobs: Vec<_> = keys.chunks(KEYS_A_JOB).map(|keys| (keys, ask(keys))).collect();
         let reading = timeout(self.core.timeout, async {
             for (keys, job) in jobs {
                 let answers = received(job.await)?;
-                found.extend(keys.iter().zip(&answers).map(|(key, answer)| self.judge(key, Some(answer), stamp)));
+                found.extend(keys.iter().zip(&*answers).map(|(key, answer)| self.judge(key, Some(answer), stamp)));
             }
             Ok(())
         });
@@ -79,7 +79,7 @@ impl Remote {
     /// Gives the key's slot a mark if it has none.
     async fn mark(&self, key: &Key<'_>) -> Option<Lease> {
         let job = self.core.submit(Work::Lease(self.place(key)));
-        match received(job.await).ok()?.as_slice() {
+        match &*received(job.await).ok()? {
             [_, _, slot, wide] => Lease::from(slot, wide),
             [_, slot] => Lease::of_slot(slot),
             _ => None,

@@ -185,7 +185,7 @@ mod present {
             note: &Note,
         ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
             let message = Message::Key { namespace: key.namespace(), key: key.text.to_owned(), origin: self.origin(note) };
-            let job = self.core.submit(Work::Remove(message));
+            let job = self.core.submit(Work::Remove(Box::new(message)));
             async move { Ok(received(job.await)?.first() == Some(&Answer::Int(1))) }
         }
 

@@ -192,7 +192,7 @@ impl Core {
     fn repair_of(&self, work: &Work) -> Option<Message> {
         match work {
             Work::Set(entry) => Some(self.set_message(entry)),
-            Work::Remove(message) => Some(message.clone()),
+            Work::Remove(message) => Some((**message).clone()),
             // The list has the sweep of a mark as running already; a fill that fails is no harm.
             _ => None,
         }

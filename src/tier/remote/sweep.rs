@@ -53,10 +53,10 @@ impl Drop for Guard {
 }
 
 async fn run(core: &Core, hasher: &KeyHasher, message: Message) -> Result<Vec<u64>, Error> {
-    received(core.submit(Work::Mark(message.clone())).await)?;
+    received(core.submit(Work::Mark(Box::new(message.clone()))).await)?;
     let gone = walk(core, hasher, &message).await?;
     if !gone.is_empty() {
-        received(core.submit(Work::Mark(message)).await)?;
+        received(core.submit(Work::Mark(Box::new(message))).await)?;
     }
     Ok(gone.into_iter().collect())
 }

@@ -79,6 +79,14 @@ fn number<'n>(list: &mut Vec<&'n str>, name: &'n str) -> usize {
 /// Deals out the answers: for each job its own, and where they end.
 pub(super) fn deal(parts: &[Part], answers: Vec<Answer>) -> (Vec<Answer>, Vec<usize>) {
     let mut ends = Vec::with_capacity(parts.len());
+    if parts.iter().all(|part| matches!(part, Part::One(_))) {
+        let mut end = 0;
+        ends.extend(parts.iter().map(|part| {
+            end += if let Part::One(commands) = part { *commands } else { 0 };
+            end
+        }));
+        return (answers, ends);
+    }
     let mut dealt = Vec::with_capacity(answers.len());
     let mut answers = answers.into_iter();
     for part in parts {
@@ -179,7 +187,7 @@ mod tests {
     #[test]
     fn what_was_not_asked_for_fits_no_read() {
         let place = || Layout::new("aurum").place("curves", "k");
-        let jobs = [Work::ReadLeased(place()), Work::Read(vec![place(), place()])];
+        let jobs = [Work::ReadLeased(place()), Work::ReadMany(vec![place(), place()])];
         let parts = [Part::Reads(vec![Read::Leased(0), Read::Values(2)])];
         let marks = |count| Answer::List(vec![bytes("mark"); count]);
         let fits = |answers: Vec<Answer>| {

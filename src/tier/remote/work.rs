@@ -14,8 +14,10 @@ const SLOT_LIFE_MS: &str = "3600000";
 
 /// What is to be done. The comment says what is answered.
 pub(super) enum Work {
+    /// The entry's bytes.
+    Read(Place),
     /// One answer a key: the entry's bytes.
-    Read(Vec<Place>),
+    ReadMany(Vec<Place>),
     /// Three answers: slot mark, wide marks, the entry's bytes, as they are [dealt out](super::together); in a Cluster two, for there are no wide marks.
     ReadLeased(Place),
     /// Makes the marks of a key if there are none. The last answers are slot mark and, but for a Cluster, wide marks.
@@ -25,9 +27,9 @@ pub(super) enum Work {
     /// 1 if stored.
     Fill(Entry, Lease),
     /// 1 if there was one. The message is of one key.
-    Remove(Message),
+    Remove(Box<Message>),
     /// Nothing of interest. The message is of many keys.
-    Mark(Message),
+    Mark(Box<Message>),
     /// Nothing of interest: deletes the entry of this name if it still begins with these bytes (is still no string, if empty).
     Scrub(String, Vec<u8>),
     Ping,
@@ -43,7 +45,7 @@ impl Work {
 
     /// Does it read entries, and change nothing?
     pub(super) fn is_read(&self) -> bool {
-        matches!(self, Self::Read(_) | Self::ReadLeased(_))
+        matches!(self, Self::Read(_) | Self::ReadMany(_) | Self::ReadLeased(_))
     }
 
     /// Could these be the answers? If not, one too many or too few came back, and all that follow are somebody else's.
@@ -52,7 +54,7 @@ impl Work {
         let text = |answer: &Answer| refused(answer) || matches!(answer, Answer::Bytes(_));
         let mark = |answer: &Answer| text(answer) || *answer == Answer::Nil;
         match self {
-            Self::Read(places) => answers.len() == places.len() && answers.iter().all(text),
+            Self::Read(_) | Self::ReadMany(_) => answers.len() == self.places().len() && answers.iter().all(text),
             Self::ReadLeased(_) => match answers {
                 [slot, value] if is_cluster => mark(slot) && text(value),
                 [slot, wide, value] => {
@@ -70,8 +72,8 @@ impl Work {
     /// Of the keys that are read.
     pub(super) fn places(&self) -> &[Place] {
         match self {
-            Self::Read(places) => places,
-            Self::ReadLeased(place) => std::slice::from_ref(place),
+            Self::Read(place) | Self::ReadLeased(place) => std::slice::from_ref(place),
+            Self::ReadMany(places) => places,
             _ => &[],
         }
     }
@@ -79,14 +81,42 @@ impl Work {
     /// Bytes it keeps in memory and sends.
     pub(super) fn weight(&self) -> usize {
         256 + match self {
-            Self::Read(_) | Self::ReadLeased(_) => self.places().iter().map(|place| place.entry().len() * 3).sum(),
             Self::Set(entry) | Self::Fill(entry, _) => entry.footprint(),
-            _ => 0,
+            _ => self.places().iter().map(|place| place.entry().len() * 3).sum(),
         }
     }
 }
 
-pub(super) type Reply = Result<Vec<Answer>, Error>;
+/// What the server said to a job.
+#[derive(Debug)]
+pub(super) enum Answers {
+    /// To the one command that most jobs are.
+    One(Answer),
+    Many(Vec<Answer>),
+}
+
+impl Answers {
+    /// The next so many of them.
+    pub(super) fn take(answers: &mut impl Iterator<Item = Answer>, count: usize) -> Self {
+        match answers.next() {
+            Some(answer) if count == 1 => Self::One(answer),
+            first => Self::Many(first.into_iter().chain(answers.take(count.saturating_sub(1))).collect()),
+        }
+    }
+}
+
+impl std::ops::Deref for Answers {
+    type Target = [Answer];
+
+    fn deref(&self) -> &[Answer] {
+        match self {
+            Self::One(answer) => std::slice::from_ref(answer),
+            Self::Many(answers) => answers,
+        }
+    }
+}
+
+pub(super) type Reply = Result<Answers, Error>;
 
 impl Core {
     pub(super) fn place(&self, namespace: Namespace, text: &str) -> Place {
@@ -108,7 +138,7 @@ impl Core {
         let layout = &self.layout;
         let is_cluster = self.endpoint.is_cluster();
         match work {
-            Work::Read(places) => self.encode_values(places.iter(), batch),
+            Work::Read(_) | Work::ReadMany(_) => self.encode_values(work.places().iter(), batch),
             Work::ReadLeased(place) => {
                 // The mark first: whatever changes between it and the value makes the lease void, not the value old.
                 batch.add("GET", &[place.slot().as_bytes()]);
@@ -129,7 +159,7 @@ impl Core {
                 let message = self.set_message(entry);
                 let left = entry.stale_until().saturating_sub(self.clock.steady());
                 if left == 0 || entry.payload().len() as u64 > self.max_value {
-                    return self.encode(&Work::Remove(message), batch);
+                    return self.encode(&Work::Remove(Box::new(message)), batch);
                 }
                 let place = self.place(entry.namespace(), entry.key());
                 let keys = [place.entry(), place.slot(), layout.log()];

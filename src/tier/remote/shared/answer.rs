@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::tier::remote::link::Answer;
 use crate::tier::remote::shared::{Core, Job, Refusal};
-use crate::tier::remote::work::Work;
+use crate::tier::remote::work::{Answers, Work};
 
 impl Core {
     /// Hands out the answers. A write that was refused becomes a repair, before anybody hears of it.
@@ -15,7 +15,7 @@ impl Core {
         let mut spent = Vec::with_capacity(jobs.len());
         let mut state = self.state.lock();
         for (job, end) in jobs.into_iter().zip(ends) {
-            let mine: Vec<Answer> = answers.by_ref().take(end - start).collect();
+            let mine = Answers::take(&mut answers, end - start);
             start = *end;
             if job.work.is_read() {
                 let bytes: usize = mine.iter().filter_map(Answer::bytes).map(<[u8]>::len).sum();
