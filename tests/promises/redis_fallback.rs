@@ -275,10 +275,16 @@ async fn an_answer_too_many_is_noticed_and_no_key_gets_anothers_value() {
     let proxy = Proxy::to(redis.port());
     let reader = patient().memory(8 << 20).redis(proxy.url()).node("reader").open().await.unwrap();
     let mut fresh = 0..120;
-    for slip in ["$-1\r\n", ":1\r\n", "$3\r\nfoo\r\n", "*0\r\n", "+OK\r\n"] {
+    for slip in ["$-1\r\n", ":1\r\n", "$3\r\nfoo\r\n", "*0\r\n", "+OK\r\n", "$0\r\n\r\n"] {
         proxy.slip(slip.as_bytes());
         for i in fresh.by_ref().take(10) {
             assert_eq!(read(&reader, NS, &format!("k{i}")).await, Some(format!("value of k{i}")), "{slip:?}");
+        }
+        proxy.slip(slip.as_bytes());
+        let many: Vec<String> = fresh.by_ref().take(10).map(|i| format!("k{i}")).collect();
+        let found = reader.get_many::<str>(NS, &many.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        for (key, found) in many.iter().zip(found) {
+            assert_eq!(found.as_deref(), Some(format!("value of {key}").as_str()), "{slip:?}");
         }
     }
 }

@@ -116,7 +116,7 @@ impl Line {
     }
 
     /// One exchange, with what follows for the link.
-    async fn exchange(&mut self, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
+    async fn exchange(&mut self, batch: Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
         let number = self.number();
         let Some(link) = &mut self.link else { return Err(Fault::Broken("is not connected".to_owned())) };
         let result = self.core.endpoint.run(link, batch, within).await;
@@ -179,7 +179,7 @@ impl Line {
             let mut batch = Batch::default();
             let parts = self.core.encode_all(&jobs, &mut batch);
             let within = self.core.allowance(batch.bytes() + self.core.comes_back(&jobs));
-            let result = self.exchange(&batch, within).await;
+            let result = self.exchange(batch, within).await;
             match self.dealt(&jobs, &parts, result) {
                 Ok((answers, ends)) => {
                     // The server forgot the scripts, or a Cluster changed: from the first job that met this on, all is done again, in order.
@@ -224,7 +224,7 @@ impl Line {
         if self.fit(jobs, &answers, &ends) {
             return Ok((answers, ends));
         }
-        let fault = Fault::Broken("answers something else than it was asked".to_owned());
+        let fault = Fault::amiss();
         self.core.failed(&fault);
         self.hang_up();
         Err(fault)
@@ -253,7 +253,7 @@ impl Line {
             return;
         }
         let within = self.core.allowance(batch.bytes());
-        let answers = self.exchange(&batch, within).await.unwrap_or_default();
+        let answers = self.exchange(batch, within).await.unwrap_or_default();
         let forgot = answers.iter().any(|answer| answer.is_refused_with("NOSCRIPT"));
         let mut start = 0;
         let mut is_done = |end: usize| {

@@ -77,6 +77,12 @@ impl Answer {
         self.is_refused_with(cluster::AWAY) || self.is_refused_with(cluster::BROKE)
     }
 
+    /// Is this the answer to the question that ends an exchange, or a refusal that any question may meet?
+    fn is_sealed(&self, seal: &str) -> bool {
+        let refusals = ["NOPERM", "NOAUTH", "LOADING", "MASTERDOWN"];
+        self.bytes() == Some(seal.as_bytes()) || refusals.iter().any(|code| self.is_refused_with(code))
+    }
+
     pub(super) fn is_refused_with(&self, code: &str) -> bool {
         matches!(self, Self::Refused(is, _) if is == code)
     }
@@ -91,6 +97,11 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// What came back is not what was asked for.
+    pub(super) fn amiss() -> Self {
+        Self::Broken("answers something else than it was asked".to_owned())
+    }
+
     pub(super) fn text(&self) -> &str {
         match self {
             Self::TimedOut => "does not answer in time",

@@ -254,9 +254,11 @@ mod present {
             Some(self.core.memory.load(Ordering::Relaxed)).filter(|used| *used > 0)
         }
 
-        /// Asks the server for a sign of life, so that an idle link that broke is found and replaced.
+        /// Asks the server for a sign of life, so that an idle link that broke is found and replaced; and where it refused a write, whether it still would.
         pub(crate) async fn probe(&self) {
-            let _ = tokio::time::timeout(self.core.timeout, self.core.submit(Work::Ping)).await;
+            let work =
+                if self.core.is_refused() { Work::Lease(self.core.place(Namespace::GENERAL, "probe")) } else { Work::Ping };
+            let _ = tokio::time::timeout(self.core.timeout, self.core.submit(work)).await;
         }
 
         /// Is there a change that Redis has not been told of?

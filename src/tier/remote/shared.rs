@@ -329,6 +329,11 @@ impl Core {
         }
     }
 
+    /// Was a write refused, and none like it taken since?
+    pub(super) fn is_refused(&self) -> bool {
+        self.state.lock().refusal.is_some()
+    }
+
     /// Which primaries of a Cluster are away, if any.
     pub(super) fn ailing(&self, ailing: Option<String>) {
         self.state.lock().ailing = ailing;

@@ -96,7 +96,7 @@ async fn clear(
         loop {
             let mut step = Batch::default();
             step.add("SCAN", &[&cursor, b"MATCH", glob.as_bytes(), b"COUNT", STEP]);
-            let answers = core.endpoint.run_on(link, primary, &step, within).await.map_err(failed)?;
+            let answers = core.endpoint.run_on(link, primary, step, within).await.map_err(failed)?;
             let [Answer::List(page)] = answers.as_slice() else { return Err(refused(core, answers.first())) };
             let [Answer::Bytes(next), Answer::List(names)] = page.as_slice() else { return Err(refused(core, page.first())) };
             let ours: Vec<&[u8]> = names.iter().filter_map(Answer::bytes).filter(|name| is_ours(name)).collect();
@@ -104,7 +104,7 @@ async fn clear(
             for name in &ours {
                 delete.add("UNLINK", &[name]);
             }
-            let deleted = core.endpoint.run_on(link, primary, &delete, within).await.map_err(failed)?;
+            let deleted = core.endpoint.run_on(link, primary, delete, within).await.map_err(failed)?;
             for (name, answer) in ours.iter().zip(&deleted) {
                 match answer {
                     Answer::Int(0) => {}

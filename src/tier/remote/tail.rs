@@ -48,7 +48,7 @@ impl Tail {
             let core = self.core.clone();
             let mut birth = Batch::default();
             birth.call(Script::Birth, &[core.layout.log(), core.layout.epoch()], &[fresh.as_bytes()]);
-            self.run(&birth, GRACE).await?;
+            self.run(birth, GRACE).await?;
         }
         Err(self.down("has a log that cannot be read"))
     }
@@ -64,7 +64,7 @@ impl Tail {
         look.add("XREAD", &[b"COUNT", PAGE, b"STREAMS", log, from.as_bytes()]);
         look.add("XREVRANGE", &[log, b"+", b"-", b"COUNT", b"1"]);
         look.add("TIME", &[]);
-        let answers = self.run(&look, GRACE).await?;
+        let answers = self.run(look, GRACE).await?;
         let [is_epoch, itself, after, newest, time] = answers.first().map(Answer::list).unwrap_or_default() else {
             return Err(self.down("answers something else than it was asked"));
         };
@@ -89,10 +89,10 @@ impl Tail {
         let block = HEARTBEAT.as_millis().to_string();
         let log = core.layout.log().as_bytes();
         wait.add("XREAD", &[b"COUNT", b"1", b"BLOCK", block.as_bytes(), b"STREAMS", log, last.as_bytes()]);
-        self.run(&wait, HEARTBEAT + GRACE).await.map(drop)
+        self.run(wait, HEARTBEAT + GRACE).await.map(drop)
     }
 
-    async fn run(&mut self, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Error> {
+    async fn run(&mut self, batch: Batch, within: Duration) -> Result<Vec<Answer>, Error> {
         let core = self.core.clone();
         let result = async {
             let link = match &mut self.link {

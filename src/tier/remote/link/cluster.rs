@@ -95,7 +95,7 @@ impl Cluster {
         if new.nodes.iter().all(|node| node.wire.is_none()) { Err(new.down()) } else { Ok(new) }
     }
 
-    pub(super) async fn run(&mut self, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
+    pub(super) async fn run(&mut self, batch: Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
         self.tend(within).await;
         if self.nodes.iter().all(|node| node.wire.is_none()) {
             return Err(self.down());
@@ -132,7 +132,7 @@ impl Cluster {
         let endpoint = &self.endpoint;
         let asked = self.nodes.iter_mut().zip(parts.0).filter(|(_, (_, places))| !places.is_empty());
         let asked = asked.map(|(node, (pipe, places))| async move {
-            let result = node.exchange(endpoint, &pipe, places.len(), within).await;
+            let result = node.exchange(endpoint, pipe, places.len(), within).await;
             (places, result, node.told())
         });
         for (places, result, told) in all(asked.collect()).await {
@@ -155,9 +155,9 @@ impl Cluster {
         }
     }
 
-    pub(super) async fn run_on(&mut self, primary: usize, batch: &Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
+    pub(super) async fn run_on(&mut self, primary: usize, batch: Batch, within: Duration) -> Result<Vec<Answer>, Fault> {
         let Some(node) = self.nodes.get_mut(primary) else { return Err(self.down()) };
-        node.exchange(&self.endpoint, &batch.pipe, batch.len, within).await
+        node.exchange(&self.endpoint, batch.pipe, batch.len, within).await
     }
 
     pub(super) async fn recover(&mut self, within: Duration) -> Result<(), Fault> {
@@ -243,7 +243,7 @@ impl Node {
     async fn exchange(
         &mut self,
         endpoint: &Endpoint,
-        pipe: &Pipeline,
+        pipe: Pipeline,
         len: usize,
         within: Duration,
     ) -> Result<Vec<Answer>, Fault> {
@@ -332,7 +332,7 @@ pub(super) async fn ranges(endpoint: &Endpoint, asked: Vec<MultiplexedConnection
             let mut wire = endpoint.bare(server, within).await?;
             let mut pipe = Pipeline::new();
             pipe.cmd("CLUSTER").arg("SLOTS");
-            endpoint.exchange(&mut wire, &pipe, 1, within).await
+            endpoint.exchange(&mut wire, pipe, 1, within).await
         };
         let host = match server.addr() {
             ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host.as_str()),

@@ -61,12 +61,12 @@ impl Endpoint {
     pub(in crate::tier::remote) async fn run(
         &self,
         link: &mut Link,
-        batch: &Batch,
+        batch: Batch,
         within: Duration,
     ) -> Result<Vec<Answer>, Fault> {
         match link {
             _ if batch.len == 0 => Ok(Vec::new()),
-            Link::One(wire) => self.exchange(wire, &batch.pipe, batch.len, within).await,
+            Link::One(wire) => self.exchange(wire, batch.pipe, batch.len, within).await,
             Link::Cluster(cluster) => cluster.run(batch, within).await,
         }
     }
@@ -76,7 +76,7 @@ impl Endpoint {
     pub(in crate::tier::remote) fn send(self: &Arc<Self>, link: &Link, batch: Batch, within: Duration) -> Option<Exchange> {
         let Link::One(wire) = link else { return None };
         let (endpoint, mut wire) = (self.clone(), wire.clone());
-        Some(Box::pin(async move { endpoint.exchange(&mut wire, &batch.pipe, batch.len, within).await }))
+        Some(Box::pin(async move { endpoint.exchange(&mut wire, batch.pipe, batch.len, within).await }))
     }
 
     /// The same with one of the primaries, whatever the keys are.
@@ -84,12 +84,12 @@ impl Endpoint {
         &self,
         link: &mut Link,
         primary: usize,
-        batch: &Batch,
+        batch: Batch,
         within: Duration,
     ) -> Result<Vec<Answer>, Fault> {
         match link {
             _ if batch.len == 0 => Ok(Vec::new()),
-            Link::One(wire) => self.exchange(wire, &batch.pipe, batch.len, within).await,
+            Link::One(wire) => self.exchange(wire, batch.pipe, batch.len, within).await,
             Link::Cluster(cluster) => cluster.run_on(primary, batch, within).await,
         }
     }
@@ -113,7 +113,7 @@ impl Endpoint {
         if let Some(old) = fence {
             hello.add("CLIENT", &[b"LIST", b"ID", old.to_string().as_bytes()]);
         }
-        let answers = self.exchange(&mut wire, &hello.pipe, hello.len, within).await?;
+        let answers = self.exchange(&mut wire, hello.pipe, hello.len, within).await?;
         if let Some(fault) = answers.iter().find_map(|answer| self.of_no_use(answer)) {
             return Err(fault);
         }
@@ -127,7 +127,7 @@ impl Endpoint {
         {
             let mut kill = Batch::default();
             kill.add("CLIENT", &[b"KILL", b"ID", old.to_string().as_bytes()]);
-            self.exchange(&mut wire, &kill.pipe, kill.len, within).await?;
+            self.exchange(&mut wire, kill.pipe, kill.len, within).await?;
         }
         self.load_scripts(&mut wire, within).await?;
         Ok(wire)
@@ -160,31 +160,46 @@ impl Endpoint {
         for (_, text) in SCRIPTS {
             load.add("SCRIPT", &[b"LOAD", text.as_bytes()]);
         }
-        for (answer, digest) in self.exchange(wire, &load.pipe, load.len, within).await?.into_iter().zip(DIGESTS.iter()) {
+        for (answer, digest) in self.exchange(wire, load.pipe, load.len, within).await?.into_iter().zip(DIGESTS.iter()) {
             match answer {
                 Answer::Bytes(named) if named == digest.as_bytes() => {}
                 Answer::Refused(code, text) => {
                     let text = redacted(&format!("{code} {text}"), &self.urls);
                     return Err(Fault::Broken(format!("refuses our scripts: {text}")));
                 }
-                _ => return Err(Fault::Broken("answers something else than it was asked".to_owned())),
+                _ => return Err(Fault::amiss()),
             }
         }
         Ok(())
     }
 
-    /// One round trip with one server.
+    /// One round trip with one server. Last comes a question that only this trip has: were there an answer too many or too few in the stream, all that
+    /// follow would be another's.
     pub(super) async fn exchange(
         &self,
         wire: &mut Wire,
-        pipe: &Pipeline,
+        mut pipe: Pipeline,
         len: usize,
         within: Duration,
     ) -> Result<Vec<Answer>, Fault> {
-        let (offset, count) = if pipe.is_transaction() { (len + 1, 1) } else { (0, len) };
-        match tokio::time::timeout(within, wire.connection.req_packed_commands(pipe, offset, count)).await {
-            Ok(Ok(values)) if values.len() == count => Ok(values.into_iter().map(Answer::from).collect()),
-            Ok(Ok(_)) => Err(Fault::Broken("answers something else than it was asked".to_owned())),
+        // A transaction is one answer of its own shape.
+        let seal = (!pipe.is_transaction()).then(|| format!("{:016x}", fastrand::u64(..)));
+        let (offset, count) = match &seal {
+            None => (len + 1, 1),
+            Some(seal) => {
+                pipe.cmd("PING").arg(seal);
+                (0, len + 1)
+            }
+        };
+        match tokio::time::timeout(within, wire.connection.req_packed_commands(&pipe, offset, count)).await {
+            Ok(Ok(values)) if values.len() == count => {
+                let mut answers: Vec<Answer> = values.into_iter().map(Answer::from).collect();
+                match seal {
+                    Some(seal) if !answers.pop().is_some_and(|answer| answer.is_sealed(&seal)) => Err(Fault::amiss()),
+                    _ => Ok(answers),
+                }
+            }
+            Ok(Ok(_)) => Err(Fault::amiss()),
             Ok(Err(error)) if error.is_timeout() => Err(Fault::TimedOut),
             Ok(Err(error)) => Err(Fault::Broken(self.text_of(&error))),
             Err(_) => Err(Fault::TimedOut),

@@ -112,7 +112,7 @@ impl Server {
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         let mut batch = Batch::default();
         batch.add(name, &args);
-        endpoint.run(&mut link, &batch, Duration::from_secs(5)).await.unwrap().remove(0)
+        endpoint.run(&mut link, batch, Duration::from_secs(5)).await.unwrap().remove(0)
     }
 }
 
