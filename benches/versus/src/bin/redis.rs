@@ -172,15 +172,16 @@ fn many_at_once(runtime: &Runtime, server: &Server, size: &Size, rows: &mut Vec<
         let mut rates = (Vec::new(), Vec::new());
         for turn in 0..turns {
             for is_ours in [turn % 2 == 0, turn % 2 == 1] {
+                let keys = |task| (0..EACH).map(move |number| name("many", (turn * TASKS + task) * EACH + number));
+                let keys: Vec<Vec<String>> = (0..TASKS).map(|task| keys(task).collect()).collect();
                 let began = Instant::now();
-                let tasks: Vec<_> = (0..TASKS)
-                    .map(|task| {
+                let tasks: Vec<_> = keys
+                    .into_iter()
+                    .map(|keys| {
                         let (ours, mut raw) = (ours.clone(), raw.clone());
-                        let first = (turn * TASKS + task) * EACH;
                         tokio::spawn(async move {
                             let mut sum = 0;
-                            for number in first..first + EACH {
-                                let key = name("many", number);
+                            for key in keys {
                                 sum +=
                                     if is_ours { Pair::by_ours(&ours, &key).await } else { Pair::by_raw(&mut raw, &key).await };
                             }

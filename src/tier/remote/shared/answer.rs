@@ -12,7 +12,7 @@ impl Core {
         let mut answers = answers.into_iter();
         let mut start = 0;
         // Entries are dropped outside of the lock.
-        let mut spent = Vec::with_capacity(jobs.len());
+        let mut spent = Vec::new();
         let mut state = self.state.lock();
         for (job, end) in jobs.into_iter().zip(ends) {
             let mine = Answers::take(&mut answers, end - start);
