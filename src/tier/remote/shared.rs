@@ -431,8 +431,9 @@ impl Core {
 impl State {
     /// Jobs from the front of the queue while they are wanted, as many as go into one exchange.
     fn gather(&mut self, most: usize, is_wanted: impl Fn(&Work) -> bool) -> Vec<Job> {
-        let (mut jobs, mut bytes) = (Vec::new(), 0);
-        while jobs.len() < most.min(BATCH_JOBS)
+        let most = most.min(BATCH_JOBS);
+        let (mut jobs, mut bytes) = (Vec::with_capacity(most.min(self.queue.len())), 0);
+        while jobs.len() < most
             && let Some(job) = self.queue.front()
             && is_wanted(&job.work)
         {
