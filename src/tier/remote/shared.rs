@@ -4,6 +4,10 @@
 //! fails when the breaker opens.
 
 mod answer;
+mod take;
+
+use answer::Refusal;
+pub(super) use take::Next;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,10 +30,6 @@ use crate::tier::remote::work::{Reply, Work};
 /// The most jobs that wait, and the most bytes they may hold.
 const QUEUE_JOBS: usize = 8_192;
 const QUEUE_BYTES: usize = 64 << 20;
-
-/// The most jobs and bytes, out and about in, of one exchange.
-const BATCH_JOBS: usize = 256;
-const BATCH_BYTES: usize = 2 << 20;
 
 /// What a big exchange is granted beyond the timeout: its bytes at this many a second.
 const SLOW_BYTES_A_SECOND: f64 = 32.0 * 1024.0 * 1024.0;
@@ -90,22 +90,6 @@ struct State {
     mean_read: usize,
 }
 
-/// A write that the server did not take.
-struct Refusal {
-    reason: String,
-    /// It would have deleted something: a server without room takes that all the same, which tells nothing of other writes.
-    is_of_removal: bool,
-}
-
-impl Refusal {
-    /// A write worked: that ends the refusal, unless a removal is all that did.
-    fn is_over(refusal: &mut Option<Self>, by_removal: bool) {
-        if !by_removal || refusal.as_ref().is_some_and(|refusal| refusal.is_of_removal) {
-            *refusal = None;
-        }
-    }
-}
-
 impl Core {
     pub(super) fn new(endpoint: Endpoint, layout: Layout, clock: Clock, timeout: Duration, max_value: u64, node: String) -> Self {
         Self {
@@ -138,6 +122,11 @@ impl Core {
             memory: AtomicU64::new(0),
             sweeping: tokio::sync::Mutex::new(()),
         }
+    }
+
+    /// How long an exchange of so many bytes may take.
+    pub(super) fn allowance(&self, bytes: usize) -> Duration {
+        self.timeout + Duration::from_secs_f64(bytes as f64 / SLOW_BYTES_A_SECOND)
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -381,83 +370,4 @@ impl Core {
             Self::pause_repairs(&mut state);
         }
     }
-
-    /// What to do now: repairs first where they may run, then as many jobs as go into one exchange.
-    pub(super) fn take(&self) -> Next {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let before = state.queue.front().map_or(u64::MAX, |job| job.seq);
-        let mut wait = None;
-        if state.repairs.len() > 0 && !state.is_closed {
-            wait = state.repair_pause.map(|(since, pause)| pause.saturating_sub(since.elapsed())).filter(|left| !left.is_zero());
-            if wait.is_none() {
-                let due = state.repairs.due(before, BATCH_JOBS);
-                if !due.is_empty() {
-                    return Next::Repairs(due);
-                }
-            }
-        }
-        let jobs = state.gather(BATCH_JOBS, |_| true);
-        match jobs.is_empty() {
-            false => Next::Jobs(jobs),
-            true if state.is_closed => Next::Closed,
-            true => Next::Nothing(wait),
-        }
-    }
-
-    /// The reads in front of the queue, as many as go into one exchange and at most so many of what waits. None while there are repairs, which
-    /// come first.
-    pub(super) fn take_reads(&self, most: impl Fn(usize) -> usize) -> Vec<Job> {
-        let mut state = self.state.lock();
-        let most = most(state.queue.len());
-        if state.repairs.len() > 0 { Vec::new() } else { state.gather(most, Work::is_read) }
-    }
-
-    /// Jobs that wait.
-    pub(super) fn queued(&self) -> usize {
-        self.state.lock().queue.len()
-    }
-
-    /// About how many bytes these reads bring.
-    pub(super) fn comes_back(&self, jobs: &[Job]) -> usize {
-        jobs.iter().map(|job| job.work.places().len()).sum::<usize>() * self.state.lock().mean_read
-    }
-
-    pub(super) fn allowance(&self, bytes: usize) -> Duration {
-        self.timeout + Duration::from_secs_f64(bytes as f64 / SLOW_BYTES_A_SECOND)
-    }
-}
-
-impl State {
-    /// Jobs from the front of the queue while they are wanted, as many as go into one exchange.
-    fn gather(&mut self, most: usize, is_wanted: impl Fn(&Work) -> bool) -> Vec<Job> {
-        let most = most.min(BATCH_JOBS);
-        let (mut jobs, mut bytes) = (Vec::with_capacity(most.min(self.queue.len())), 0);
-        while jobs.len() < most
-            && let Some(job) = self.queue.front()
-            && is_wanted(&job.work)
-        {
-            let comes_back = job.work.places().len() * self.mean_read;
-            let weight = job.work.weight();
-            if !jobs.is_empty() && bytes + weight + comes_back > BATCH_BYTES {
-                break;
-            }
-            bytes += weight + comes_back;
-            self.bytes -= weight;
-            let Some(job) = self.queue.pop_front() else { break };
-            if !(job.work.is_question() && job.reply.is_closed()) {
-                jobs.push(job);
-            }
-        }
-        jobs
-    }
-}
-
-/// What there is to do.
-pub(super) enum Next {
-    Jobs(Vec<Job>),
-    Repairs(Vec<(Ticket, Message)>),
-    /// Until woken, or until a pause is over.
-    Nothing(Option<Duration>),
-    Closed,
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::tier::remote::link::Answer;
-use crate::tier::remote::shared::{Core, Job, Refusal};
+use crate::tier::remote::shared::{Core, Job};
 use crate::tier::remote::work::{Answers, Work};
 
 impl Core {
@@ -55,6 +55,22 @@ impl Core {
             spent.push(job.work);
         }
         self.repairs.store(state.repairs.len(), Ordering::Release);
+    }
+}
+
+/// A write that the server did not take.
+pub(super) struct Refusal {
+    pub(super) reason: String,
+    /// It would have deleted something: a server without room takes that all the same, which tells nothing of other writes.
+    pub(super) is_of_removal: bool,
+}
+
+impl Refusal {
+    /// A write worked: that ends the refusal, unless a removal is all that did.
+    pub(super) fn is_over(refusal: &mut Option<Self>, by_removal: bool) {
+        if !by_removal || refusal.as_ref().is_some_and(|refusal| refusal.is_of_removal) {
+            *refusal = None;
+        }
     }
 }
 
