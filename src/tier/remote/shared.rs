@@ -6,9 +6,6 @@
 mod answer;
 mod take;
 
-use answer::Refusal;
-pub(super) use take::Next;
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +13,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+
+use answer::Refusal;
+pub(super) use take::Next;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::error::{Error, ErrorKind};
