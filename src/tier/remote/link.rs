@@ -77,10 +77,9 @@ impl Answer {
         self.is_refused_with(cluster::AWAY) || self.is_refused_with(cluster::BROKE)
     }
 
-    /// Is this the answer to the question that ends an exchange, or a refusal that any question may meet?
+    /// Is this the answer to the question that ends an exchange? Any question is refused by a server that is [not up to it](REFUSALS).
     fn is_sealed(&self, seal: &str) -> bool {
-        let refusals = ["NOPERM", "NOAUTH", "LOADING", "MASTERDOWN"];
-        self.bytes() == Some(seal.as_bytes()) || refusals.iter().any(|code| self.is_refused_with(code))
+        self.bytes() == Some(seal.as_bytes()) || REFUSALS.iter().any(|code| self.is_refused_with(code))
     }
 
     pub(super) fn is_refused_with(&self, code: &str) -> bool {
@@ -237,6 +236,9 @@ async fn all<T>(futures: Vec<impl Future<Output = T> + Send>) -> Vec<T> {
     running.into_iter().filter_map(|(_, result)| result).collect()
 }
 
+/// What a server says that refuses even to be pinged: that we may not, or that it is busy or not there yet.
+const REFUSALS: [&str; 5] = ["NOPERM", "NOAUTH", "BUSY", "LOADING", "MASTERDOWN"];
+
 /// What is said of a server that one URL names alone.
 const OF_A_CLUSTER: &str = "is part of a Redis Cluster; redis.url must name several of its nodes";
 
@@ -257,6 +259,19 @@ pub(super) fn unfit(answer: &Answer) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exchange_ends_with_its_seal_or_with_the_refusal_of_any_question() {
+        let bytes = |text: &str| Answer::Bytes(text.into());
+        let refused = |code: &str| Answer::Refused(code.into(), "no".into());
+        for good in [bytes("5ea1"), refused("NOPERM"), refused("BUSY")] {
+            assert!(good.is_sealed("5ea1"), "{good:?}");
+        }
+        let list = Answer::List(vec![bytes("5ea1")]);
+        for other in [bytes("value"), bytes(""), Answer::Nil, Answer::Int(1), list, refused("WRONGTYPE"), refused("OOM")] {
+            assert!(!other.is_sealed("5ea1"), "{other:?}");
+        }
+    }
 
     #[test]
     fn a_foreign_text_loses_our_password() {

@@ -58,7 +58,7 @@ impl Line {
             tokio::select! {
                 biased;
                 () = flights.landing() => self.land(&mut flights).await,
-                () = self.core.woken() => {}
+                () = self.core.woken(), if flights.0.len() < FLIGHTS => {}
             }
             self.gather().await;
             while flights.0.len() < FLIGHTS && self.is_connected() {

@@ -194,10 +194,8 @@ impl Endpoint {
         match tokio::time::timeout(within, wire.connection.req_packed_commands(&pipe, offset, count)).await {
             Ok(Ok(values)) if values.len() == count => {
                 let mut answers: Vec<Answer> = values.into_iter().map(Answer::from).collect();
-                match seal {
-                    Some(seal) if !answers.pop().is_some_and(|answer| answer.is_sealed(&seal)) => Err(Fault::amiss()),
-                    _ => Ok(answers),
-                }
+                let is_sealed = seal.is_none_or(|seal| answers.pop().is_some_and(|answer| answer.is_sealed(&seal)));
+                if is_sealed { Ok(answers) } else { Err(Fault::amiss()) }
             }
             Ok(Ok(_)) => Err(Fault::amiss()),
             Ok(Err(error)) if error.is_timeout() => Err(Fault::TimedOut),

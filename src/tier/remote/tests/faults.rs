@@ -233,6 +233,35 @@ async fn a_full_server_refuses_writes_and_serves_nothing_outdated() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_busy_with_a_script_refuses_and_keeps_its_connection() {
+    let server = Arc::new(Server::start());
+    let node = Node::new(&server, "one");
+    node.set("k", "v").await;
+    server.say("CONFIG", &["SET", "busy-reply-threshold", "1"]).await;
+    let client = async || match server.say("CLIENT", &["LIST"]).await {
+        Answer::Bytes(list) => {
+            let list = String::from_utf8(list).unwrap();
+            list.lines().find(|line| line.contains("name=aurum-")).and_then(|line| Some(line.split_once(' ')?.0.to_owned()))
+        }
+        other => panic!("{other:?}"),
+    };
+    let before = client().await;
+    let busy = server.clone();
+    let script = tokio::spawn(async move { busy.say("EVAL", &["while true do end", "0"]).await });
+    until("it is busy", async || matches!(server.say("PING", &[]).await, Answer::Refused(code, _) if code == "BUSY")).await;
+    let lookup = node.remote.get(&node.key("k"), 11).await;
+    assert!(matches!(&lookup, Lookup::Down(error) if error.to_string().contains("BUSY")), "{lookup:?}");
+    let report = node.remote.report();
+    assert_eq!(report.state, TierState::Degraded);
+    assert!(report.reason.unwrap().contains("BUSY"));
+    server.say("SCRIPT", &["KILL"]).await;
+    script.await.unwrap();
+    assert_eq!(node.value("k").await.as_deref(), Some("v"));
+    assert_eq!(node.remote.report().state, TierState::Up);
+    assert_eq!(client().await, before);
+}
+
+#[tokio::test]
 async fn a_server_that_forgot_the_scripts_is_told_them_again() {
     let server = Server::start();
     let node = Node::new(&server, "one");
