@@ -254,6 +254,11 @@ pub(crate) const LATEST_MS: u64 = 253_402_300_799_000;
 pub(crate) struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
+    /// So long after it was made. Timeouts are bounded by the settings, and far from what a clock cannot tell.
+    pub(crate) fn plus(self, timeout: Duration) -> std::time::Instant {
+        self.0 + timeout
+    }
+
     pub(crate) fn elapsed(self) -> Duration {
         #[allow(clippy::disallowed_methods)] // this file is the one that reads clocks
         self.0.elapsed()

@@ -207,9 +207,10 @@ impl Engine {
         }
         let took = crate::clock::Clock::stopwatch();
         let lookup = match on_miss {
-            OnMiss::Nothing => remote.get(key, fill.stamp.stamp).await,
+            OnMiss::Nothing => remote.get(key, fill.stamp.stamp, took).await,
             OnMiss::Load => {
-                let (lookup, lease) = remote.get_leased(key, fill.stamp.stamp).await;
+                // Apart, so that the future of a read that needs no lease is small.
+                let (lookup, lease) = Box::pin(remote.get_leased(key, fill.stamp.stamp)).await;
                 miss.lease = lease;
                 lookup
             }

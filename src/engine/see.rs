@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::engine::state::{CoherenceState, Engine, Want};
 use crate::entry::{Entry, Verdict};
 use crate::health::{Health, TierHealth};
@@ -46,7 +47,7 @@ impl Engine {
         if let Some(remote) = &self.remote {
             let stamp = self.rules.now();
             if self.may_ask_redis(key)
-                && let Lookup::Hit(entry) = remote.get(key, stamp).await
+                && let Lookup::Hit(entry) = remote.get(key, stamp, Clock::stopwatch()).await
                 && live(&entry)
             {
                 self.add(&mut info, Tier::Redis, &entry);
@@ -81,7 +82,7 @@ impl Engine {
         }
         match &self.remote {
             Some(remote) if self.may_ask_redis(key) => {
-                matches!(remote.get(key, self.rules.now()).await, Lookup::Hit(entry) if live(&entry))
+                matches!(remote.get(key, self.rules.now(), Clock::stopwatch()).await, Lookup::Hit(entry) if live(&entry))
             }
             _ => false,
         }

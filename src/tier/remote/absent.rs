@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use super::{Message, Note, Page, RemoteConfig};
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::{Key, KeyHasher};
@@ -29,7 +29,7 @@ impl Remote {
         Err(Error::config("redis.url", "asks for redis, which this build does not have; switch on the feature `redis`"))
     }
 
-    pub(crate) async fn get(&self, _key: &Key<'_>, _stamp: u64) -> Lookup {
+    pub(crate) async fn get(&self, _key: &Key<'_>, _stamp: u64, _asked: Stopwatch) -> Lookup {
         match self.0 {}
     }
 

@@ -1,12 +1,13 @@
 //! Reading: one key or many, with a lease for whoever will fill what is missing.
 
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::link::Answer;
 use super::present::{Remote, received};
 use super::repair::Stage;
 use super::work::Work;
 use super::{Lease, keys::Place};
+use crate::clock::Stopwatch;
 use crate::entry::{Entry, Header};
 use crate::error::{Error, ErrorKind, shown};
 use crate::key::Key;
@@ -16,13 +17,14 @@ use crate::tier::Lookup;
 const KEYS_A_JOB: usize = 512;
 
 impl Remote {
-    /// Reads a key. `stamp` becomes the entry's.
-    pub(crate) async fn get(&self, key: &Key<'_>, stamp: u64) -> Lookup {
+    /// Reads a key. `stamp` becomes the entry's; the timeout runs since `asked`.
+    pub(crate) async fn get(&self, key: &Key<'_>, stamp: u64, asked: Stopwatch) -> Lookup {
         if self.core.is_down() {
             return Lookup::Down(self.core.down_error());
         }
         // Small futures: this one is made for every read that comes so far.
-        match timeout(self.core.timeout, self.core.submit(Work::Read(self.place(key)))).await {
+        let late = asked.plus(self.core.timeout).into();
+        match timeout_at(late, self.core.submit(Work::Read(self.place(key)))).await {
             Ok(Ok(Ok(answers))) => self.judge(key, answers.first(), stamp),
             Ok(Ok(Err(error))) => Lookup::Down(error),
             Ok(Err(_)) => Lookup::Down(Error::closed()),

@@ -25,7 +25,7 @@ async fn a_killed_server_costs_nobody_more_than_the_timeout_and_comes_back_by_it
     let key = node.key("k");
     let since = Clock::stopwatch();
     for _ in 0..1_000 {
-        assert!(matches!(node.remote.get(&key, 11).await, Lookup::Down(_)));
+        assert!(matches!(node.remote.get(&key, 11, Clock::stopwatch()).await, Lookup::Down(_)));
     }
     assert!(since.elapsed() < Duration::from_secs(10), "an open breaker answers at once: {:?} for 1000", since.elapsed());
 
@@ -172,13 +172,16 @@ async fn what_a_repair_covers_is_not_read_until_it_is_made_good() {
     node.set("miso:1", "kept").await;
     let message = Message::Pattern { namespace: NS, pattern: "pjm:*".into(), origin: Origin::default() };
     let ticket = node.remote.core.add_repair(message, Stage::Running);
-    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await, Lookup::Miss), "while a sweep runs it counts as gone");
+    assert!(
+        matches!(node.remote.get(&node.key("pjm:1"), 11, Clock::stopwatch()).await, Lookup::Miss),
+        "while a sweep runs it counts as gone"
+    );
     node.remote.core.repair_failed(ticket);
-    let lookup = node.remote.get(&node.key("pjm:1"), 11).await;
+    let lookup = node.remote.get(&node.key("pjm:1"), 11, Clock::stopwatch()).await;
     assert!(matches!(lookup, Lookup::Down(_)), "the sweep failed: {lookup:?}");
     assert_eq!(node.value("miso:1").await.as_deref(), Some("kept"));
     until("it was swept", async || node.remote.pending().is_empty()).await;
-    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11).await, Lookup::Miss));
+    assert!(matches!(node.remote.get(&node.key("pjm:1"), 11, Clock::stopwatch()).await, Lookup::Miss));
 }
 
 #[tokio::test]
@@ -249,7 +252,7 @@ async fn a_server_that_is_busy_with_a_script_refuses_and_keeps_its_connection() 
     let busy = server.clone();
     let script = tokio::spawn(async move { busy.say("EVAL", &["while true do end", "0"]).await });
     until("it is busy", async || matches!(server.say("PING", &[]).await, Answer::Refused(code, _) if code == "BUSY")).await;
-    let lookup = node.remote.get(&node.key("k"), 11).await;
+    let lookup = node.remote.get(&node.key("k"), 11, Clock::stopwatch()).await;
     assert!(matches!(&lookup, Lookup::Down(error) if error.to_string().contains("BUSY")), "{lookup:?}");
     let report = node.remote.report();
     assert_eq!(report.state, TierState::Degraded);
@@ -297,7 +300,7 @@ async fn foreign_and_damaged_values_are_misses_and_go() {
             let answer = server.say(command[0], &command[1..]).await;
             assert!(!matches!(answer, Answer::Refused(..)), "{what}: {answer:?}");
         }
-        let lookup = node.remote.get(&node.key("k"), 11).await;
+        let lookup = node.remote.get(&node.key("k"), 11, Clock::stopwatch()).await;
         assert!(matches!(lookup, Lookup::Damaged(_)), "{what}: {lookup:?}");
         until("it is gone", async || server.say("EXISTS", &[&name]).await == Answer::Int(0)).await;
     }
@@ -365,7 +368,7 @@ async fn a_hostile_server_is_a_tier_that_is_down() {
         let since = Clock::stopwatch();
         while since.elapsed() < Duration::from_millis(600) {
             let one = Clock::stopwatch();
-            let lookup = remote.get(&key, 1).await;
+            let lookup = remote.get(&key, 1, Clock::stopwatch()).await;
             assert!(!matches!(lookup, Lookup::Hit(_)), "{reply:?}");
             assert!(one.elapsed() < timeout + Duration::from_secs(10), "{reply:?} took {:?}", one.elapsed());
             tokio::time::sleep(Duration::from_millis(1)).await;

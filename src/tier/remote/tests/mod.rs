@@ -64,7 +64,7 @@ impl Node {
 
     /// The value, if it is a hit.
     async fn value(&self, text: &str) -> Option<String> {
-        match self.remote.get(&self.key(text), 11).await {
+        match self.remote.get(&self.key(text), 11, Clock::stopwatch()).await {
             Lookup::Hit(entry) => Some(String::from_utf8(entry.payload().to_vec()).unwrap()),
             _ => None,
         }

@@ -8,7 +8,7 @@ async fn what_one_node_sets_another_reads_with_its_remaining_life() {
     let server = Server::start();
     let (one, two) = (Node::new(&server, "one"), Node::new(&server, "two"));
     one.set("pjm", "42").await;
-    let Lookup::Hit(entry) = two.remote.get(&two.key("pjm"), 11).await else { panic!("no hit") };
+    let Lookup::Hit(entry) = two.remote.get(&two.key("pjm"), 11, Clock::stopwatch()).await else { panic!("no hit") };
     assert_eq!((entry.payload(), entry.stamp(), entry.meta().fingerprint), (&b"42"[..], 11, 7));
     assert!(entry.expires() <= two.clock.steady() + 60_000);
     let Answer::Int(left) = server.say("PTTL", &[two.remote.core.place(NS, "pjm").entry()]).await else { panic!("no life") };
