@@ -2,8 +2,8 @@
 //!
 //! Work is queued in the order of the calls and carried out in that order, so a read sees what was written before it. While an
 //! exchange is on its way, what arrives is gathered and goes out as the next: concurrent gets share round trips without waiting
-//! for each other on purpose. Of reads alone two exchanges [overlap](super::overlap). The queue is bounded by jobs and by bytes; when it is full, work is refused, and a refused write
-//! becomes a [repair](super::repair).
+//! for each other on purpose. Exchanges of reads alone [overlap](super::overlap). The queue is bounded by jobs and by bytes; when it
+//! is full, work is refused, and a refused write becomes a [repair](super::repair).
 //!
 //! The task owns the link. It drops it when it broke (work in flight is repeated once: all of it may be) or timed out three
 //! times in a row, makes a new one under the rules of the [breaker](super::breaker), and carries out the repairs.
@@ -62,7 +62,7 @@ pub(super) struct Line {
     fences: Fences,
     /// Exchanges so far.
     exchanges: u64,
-    /// Failed exchanges in a row.
+    /// Timeouts in a row; of exchanges that were under way together, one.
     timeouts: u32,
     /// How many exchanges there had been when one failed last.
     troubled: u64,

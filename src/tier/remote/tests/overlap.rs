@@ -33,6 +33,16 @@ fn read(node: &Arc<Node>, keys: std::ops::Range<usize>) -> Vec<JoinHandle<bool>>
     tasks.collect()
 }
 
+/// Reads of 30 keys: four, whose answers are kept back, and then the others, of which some are with the server too.
+async fn under_way(server: &Server, node: &Arc<Node>, proxy: &Proxy) -> Vec<JoinHandle<bool>> {
+    proxy.set(Mode::HoldAnswers);
+    let mut reads = read(node, 0..4);
+    until("the first are with the server", async || asked(server).await == 4).await;
+    reads.extend(read(node, 4..30));
+    until("more are", async || asked(server).await > 4).await;
+    reads
+}
+
 async fn all_found(tasks: Vec<JoinHandle<bool>>) -> bool {
     let mut all = true;
     for task in tasks {
@@ -52,28 +62,20 @@ async fn asked(server: &Server) -> u64 {
 #[tokio::test]
 async fn a_read_does_not_wait_for_the_answers_to_those_before_it() {
     let server = Server::start();
-    let (node, proxy) = behind_a_proxy(&server, 8).await;
-    proxy.set(Mode::HoldAnswers);
-    let first = read(&node, 0..4);
-    until("the first are with the server", async || asked(&server).await == 4).await;
-    let second = read(&node, 4..8);
-    until("the second are, too", async || asked(&server).await == 8).await;
-    assert!(!first.iter().chain(&second).any(JoinHandle::is_finished), "nobody was answered yet");
+    let (node, proxy) = behind_a_proxy(&server, 30).await;
+    let reads = under_way(&server, &node, &proxy).await;
+    assert!(!reads.iter().any(JoinHandle::is_finished), "nobody was answered yet");
     proxy.set(Mode::Pass);
-    assert!(all_found(first).await && all_found(second).await);
+    assert!(all_found(reads).await);
 }
 
 #[tokio::test]
 async fn what_is_under_way_when_the_connection_breaks_is_done_again() {
     let server = Server::start();
     let (node, proxy) = behind_a_proxy(&server, 30).await;
-    proxy.set(Mode::HoldAnswers);
-    let first = read(&node, 0..4);
-    until("the first are with the server", async || asked(&server).await == 4).await;
-    let second = read(&node, 4..30);
-    until("more are", async || asked(&server).await > 4).await;
+    let reads = under_way(&server, &node, &proxy).await;
     proxy.set(Mode::Cut);
-    assert!(all_found(first).await && all_found(second).await);
+    assert!(all_found(reads).await);
     assert_eq!(node.value("k0").await.as_deref(), Some("k0"), "and it goes on");
 }
 
