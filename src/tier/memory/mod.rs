@@ -6,7 +6,7 @@
 //!
 //! **The budget** counts, for every entry, its allocation (head, key, payload) rounded as the allocator does, and 31 bytes for table, queue
 //! and ghosts; where those are larger than that (in tiny shards, or after the entries became fewer), what they really are.
-//! A growth of the table has the old and the new one for some microseconds; that is not counted, nor is what the allocator wastes by fragmentation.
+//! A table that grows has the old and the new array of a sixteenth of its entries for some dozens of puts; both are counted. What the allocator wastes by fragmentation is not.
 //!
 //! **Values that left but are still held** by a reader (`get`) keep their memory. They are counted in [`Memory::usage`] and against
 //! the budget (up to half of it) until the last holder is gone; each write to the shard and each expiry looks whether that is so.
@@ -17,9 +17,11 @@
 //! **Expiry** only frees space here; who reads judges. An entry that may be served stale stays until that ends too.
 //! What was removed or has expired leaves no ghost and casts no vote.
 
+mod counts;
 mod evict;
 mod few;
 mod ghost;
+mod grow;
 mod pin;
 mod policy;
 mod queue;
@@ -230,6 +232,7 @@ impl Memory {
                 }
                 self.tidy(table, side, gone - before);
             }
+            while self.edit(table, |shard| shard.settle()) {}
             self.edit(table, |shard| shard.edit.close_batch());
         }
         // Idle services have nobody else who would free the last of what they retired.

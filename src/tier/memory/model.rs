@@ -13,12 +13,14 @@ mod sync {
 
     use std::cell::RefCell;
     use std::marker::PhantomData;
+    use std::ops::{Deref, DerefMut};
 
     pub(super) use loom::sync::MutexGuard;
     pub(super) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
     pub(super) const PAGES: usize = 1;
     pub(super) const FEWEST: usize = 3;
+    pub(super) const SOME: usize = 1;
     pub(super) const BATCH: usize = 1;
     pub(super) const BATCH_BYTES: usize = 1;
 
@@ -124,15 +126,62 @@ mod sync {
         }
     }
 
+    impl<T> Deref for Owned<T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
+    impl<T> DerefMut for Owned<T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.0
+        }
+    }
+
     pub(super) struct Shared<'g, T>(*mut T, PhantomData<&'g Guard>);
 
     impl<'g, T> Shared<'g, T> {
+        pub(super) fn null() -> Self {
+            Self(std::ptr::null_mut(), PhantomData)
+        }
+
+        pub(super) fn is_null(&self) -> bool {
+            self.0.is_null()
+        }
+
+        /// # Safety
+        ///
+        /// As crossbeam's.
+        pub(super) unsafe fn as_ref(&self) -> Option<&'g T> {
+            // SAFETY: null, or from `Box::leak`; only `try_into_owned` takes it back, from a table that nobody else has.
+            unsafe { self.0.as_ref() }
+        }
+
         /// # Safety
         ///
         /// As crossbeam's.
         pub(super) unsafe fn deref(&self) -> &'g T {
-            // SAFETY: from `Box::leak`; only `into_owned` takes it back, from a table that nobody else has.
+            // SAFETY: as above, and the caller knows that it is not null.
             unsafe { &*self.0 }
+        }
+    }
+
+    /// What can be stored.
+    pub(super) trait Pointer<T> {
+        fn raw(self) -> *mut T;
+    }
+
+    impl<T> Pointer<T> for Owned<T> {
+        fn raw(self) -> *mut T {
+            Box::leak(self.0)
+        }
+    }
+
+    impl<T> Pointer<T> for Shared<'_, T> {
+        fn raw(self) -> *mut T {
+            self.0
         }
     }
 
@@ -151,20 +200,35 @@ mod sync {
             Shared(self.0.load(order), PhantomData)
         }
 
-        pub(super) fn swap<'g>(&self, new: Owned<T>, order: Ordering, _: &'g Guard) -> Shared<'g, T> {
-            Shared(self.0.swap(Box::leak(new.0), order), PhantomData)
+        pub(super) fn store(&self, new: impl Pointer<T>, order: Ordering) {
+            self.0.store(new.raw(), order);
+        }
+
+        pub(super) fn swap<'g>(&self, new: impl Pointer<T>, order: Ordering, _: &'g Guard) -> Shared<'g, T> {
+            Shared(self.0.swap(new.raw(), order), PhantomData)
         }
 
         /// # Safety
         ///
         /// As crossbeam's.
-        pub(super) unsafe fn into_owned(self) -> Owned<T> {
+        pub(super) unsafe fn try_into_owned(self) -> Option<Owned<T>> {
+            let raw = self.0.load(Ordering::Relaxed);
             // SAFETY: from `Box::leak`, and the caller is the only one who has it.
-            Owned(unsafe { Box::from_raw(self.0.load(Ordering::Relaxed)) })
+            (!raw.is_null()).then(|| Owned(unsafe { Box::from_raw(raw) }))
+        }
+    }
+
+    impl<T> From<Shared<'_, T>> for Atomic<T> {
+        fn from(shared: Shared<'_, T>) -> Self {
+            Self(AtomicPtr::new(shared.0))
         }
     }
 }
 
+#[path = "counts.rs"]
+mod counts;
+#[path = "grow.rs"]
+mod grow;
 #[path = "pin.rs"]
 mod pin;
 #[path = "table.rs"]

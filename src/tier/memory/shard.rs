@@ -10,6 +10,7 @@ use super::ghost::{Ghosts, Side};
 use super::pin::Pin;
 use super::policy::Policy;
 use super::queue::{Item, Queue, Seconds};
+use super::sync::SOME;
 use super::table::{Edit, Gap, Held, Seen};
 use crate::clock::Clock;
 use crate::entry::Entry;
@@ -133,7 +134,7 @@ impl Shard<'_> {
     #[inline]
     fn surplus(&self) -> u64 {
         let state = &self.state;
-        let tables = self.edit.bytes() + state.ghosts.bytes() + state.small.footprint() + state.main.footprint();
+        let tables = self.edit.counts.bytes() + state.ghosts.bytes() + state.small.footprint() + state.main.footprint();
         tables.saturating_sub(state.len() as u64 * PER_ENTRY)
     }
 
@@ -274,6 +275,11 @@ impl Shard<'_> {
         }
     }
 
+    /// Idle shards have no put that would go on with the growth of a table. Is more to be done?
+    pub(super) fn settle(&mut self) -> bool {
+        (0..LOOKS / SOME).all(|_| self.edit.go_on(&|entry: &Entry| self.common.hash(entry)))
+    }
+
     /// Lets go of all entries that no reader holds any more.
     pub(super) fn release_all(&mut self) {
         for _ in 0..self.state.lingering.len().div_ceil(2).min(LOOKS) {
@@ -351,7 +357,7 @@ impl Shard<'_> {
             assert_eq!(queue.bytes, bytes);
         }
         assert!(foreseen.is_none(), "the next victim is a resident entry");
-        assert_eq!(self.edit.total(), self.state.len(), "the table has no entry that is not queued");
+        assert_eq!(self.edit.counts.total(), self.state.len(), "the table has no entry that is not queued");
         assert_eq!(self.state.lingering_bytes, self.state.lingering.iter().map(allocated).sum::<u64>());
         assert!(self.state.bytes() <= self.cap() || self.state.len() <= 1, "the budget is kept");
     }

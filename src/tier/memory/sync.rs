@@ -4,7 +4,7 @@ pub(super) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use std::sync::LazyLock;
 
-pub(super) use crossbeam_epoch::{Atomic, Guard, Owned, unprotected};
+pub(super) use crossbeam_epoch::{Atomic, Guard, Owned, Shared, unprotected};
 use crossbeam_epoch::{Collector, LocalHandle};
 pub(super) use parking_lot::{Mutex, MutexGuard};
 
@@ -12,6 +12,8 @@ pub(super) use parking_lot::{Mutex, MutexGuard};
 pub(super) const PAGES: usize = 16;
 /// Homes of the smallest array.
 pub(super) const FEWEST: usize = 8;
+/// Homes whose words a put takes over where an array grows.
+pub(super) const SOME: usize = 16;
 /// Entries that are freed together, at most, and their bytes.
 pub(super) const BATCH: usize = 64;
 pub(super) const BATCH_BYTES: usize = 32 << 10;

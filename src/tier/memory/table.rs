@@ -2,13 +2,15 @@
 //!
 //! An entry is found by its [`words`](super::words): a reader pins the epoch, walks them, and compares the whole key of what it finds.
 //!
-//! **Growth** publishes a new array; readers of the old one finish there. The old one is not changed any more, and is freed by the epoch.
-//! A table is sixteen arrays, chosen by four bits of the hash, which grow each for itself: by a quarter, so that little stands empty,
-//! and at a time when few entries have to be asked for their hash, so that no put waits long.
+//! **Growth.** A table is sixteen arrays, chosen by four bits of the hash, which grow each for itself: by a quarter, so that little stands empty. A larger
+//! array is published empty, and follows the one before: each put that comes takes the words of some homes over, so that none waits long. Until all
+//! are there, a reader that misses in the new array looks how far they are, and goes on in the older one if its home is not done. The older
+//! one gains no word and is freed by the epoch; who reads it still finds what was there when it came. [`Edit::insert`] says when an array grows.
 //!
 //! **Who owns what.** [`Held`] is the table's reference to an entry; a word is a copy of its address. A `Held` can be given back only
 //! through [`Edit::remove`] and [`Edit::replace`], which first take the word out and then lay the reference into the [`yard`](super::yard), so whoever found the word
-//! while pinned may go on reading. A `Held` that is dropped otherwise leaks its entry, on purpose.
+//! while pinned may go on reading. (A word that was taken over stays in the older array: who looks at it came before it was taken over.) A `Held`
+//! that is dropped otherwise leaks its entry, on purpose.
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -17,9 +19,11 @@ use std::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
 
+use super::counts::Counts;
 use super::few::Few;
+use super::grow::grown;
 use super::pin::{Pin, pin};
-use super::sync::{Atomic, AtomicU64, AtomicUsize, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, unprotected};
+use super::sync::{Atomic, AtomicU64, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, SOME, Shared, unprotected};
 use super::words::{Place, Words, bare, fits};
 use super::yard::Yard;
 use crate::entry::Entry;
@@ -27,14 +31,12 @@ use crate::key::Key;
 
 /// Which array of its table a hash belongs to; by bits that neither home nor tag use.
 #[inline]
-fn page(hash: u64) -> usize {
+pub(super) fn page(hash: u64) -> usize {
     (hash >> 40) as usize & (PAGES - 1)
 }
 
-/// Homes after one growth: the load goes from 3/4 to 3/5.
-fn grown(homes: usize) -> usize {
-    homes + (homes / 4).max(1)
-}
+/// In the place of the number of an array: none.
+pub(super) const NONE: usize = PAGES;
 
 /// Entries that are on their way into the cache while an array is built anew.
 const COMING: usize = 16;
@@ -67,6 +69,14 @@ impl Deref for Held {
 }
 
 impl Held {
+    /// A reference that is to be put into a table.
+    #[inline]
+    pub(super) fn new(entry: Entry) -> Self {
+        let held = Self(ManuallyDrop::new(entry));
+        assert!(fits(held.raw()), "an address has more than 48 bits");
+        held
+    }
+
     /// The same entry for somebody who is pinned, and may look at it after the lock is released.
     pub(super) fn seen<'p>(&self, _pinned: &'p Pin) -> Seen<'p> {
         // SAFETY: this `Held` is alive now, and its reference is given up only through the epoch, which `_pinned` holds back from now on.
@@ -92,7 +102,7 @@ impl Held {
     }
 
     #[inline]
-    fn raw(&self) -> NonNull<u8> {
+    pub(super) fn raw(&self) -> NonNull<u8> {
         // SAFETY: the bits are copied, and the copy is turned back into the bare address at once; no reference is dropped.
         unsafe { std::ptr::read(&*self.0) }.into_raw()
     }
@@ -121,14 +131,8 @@ pub(super) struct Side<S> {
 pub(super) struct Guarded<S> {
     state: S,
     yard: Yard<Held>,
-}
-
-/// Written by the writer only.
-pub(super) struct Counts {
-    /// Words in use of each array.
-    lens: [AtomicUsize; PAGES],
-    /// Words of all arrays, used or not.
-    words: AtomicUsize,
+    /// The array that follows another; one at a time, or [`NONE`].
+    growing: usize,
 }
 
 /// Fetches what lies at `place` into the cache, if the processor likes.
@@ -189,9 +193,8 @@ impl<S> Table<S> {
             let words = Words::with_homes(FEWEST);
             Page { place: Place::of(&words), words: Atomic::new(words) }
         });
-        let words = AtomicUsize::new(PAGES * Words::with_homes(FEWEST).len());
-        let counts = Counts { lens: std::array::from_fn(|_| AtomicUsize::new(0)), words };
-        let guarded = Mutex::new(Guarded { state, yard: Yard::new() });
+        let counts = Counts::of(PAGES * Words::with_homes(FEWEST).len());
+        let guarded = Mutex::new(Guarded { state, yard: Yard::new(), growing: NONE });
         Self { pages, side: CachePadded::new(Side { counts, spare: AtomicU64::new(0), guarded }) }
     }
 
@@ -208,21 +211,25 @@ impl<S> Table<S> {
         let moves = words.moves();
         match search(words, key, pinned) {
             Ok(found) => Some(found),
-            // The walk has missed nothing that moved meanwhile.
-            Err(_) if words.moves() == moves => None,
+            Err(_) if words.is_whole(moves) => None,
             Err(_) => self.find_again(key, pinned),
         }
     }
 
-    /// Repeats only if a writer got on.
+    /// Looks at what is not taken over yet, too. Repeats only if a writer got on.
     #[cold]
     fn find_again<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
         loop {
             let words = self.words(key.hash, pinned);
             let moves = words.moves();
-            let found = search(words, key, pinned).ok();
-            if found.is_some() || words.moves() == moves {
-                return found;
+            // Before the walk: what is done by now, the walk cannot miss, and what is not is in the older array, even if it is taken over meanwhile.
+            // SAFETY: null, or an array that was not unpublished when it was loaded, and is freed by the epoch; `pinned` holds that back.
+            let older = unsafe { words.older.load(Ordering::Acquire, pinned.guard()).as_ref() };
+            let older = older.filter(|older| older.home(key.hash) >= words.done()).map(|older| (older, older.moves()));
+            let found = search(words, key, pinned).or_else(|_| older.map_or(Err(0), |(older, _)| search(older, key, pinned)));
+            let still = words.moves() == moves && older.is_none_or(|(older, moves)| older.moves() == moves);
+            if found.is_ok() || still {
+                return found.ok();
             }
         }
     }
@@ -243,8 +250,11 @@ impl<S> Table<S> {
 impl<S> Drop for Table<S> {
     fn drop(&mut self) {
         for page in &mut self.pages {
-            // SAFETY: `&mut self`: no reader is in here, and nobody else refers to this array.
-            drop(unsafe { std::mem::replace(&mut page.words, Atomic::null()).into_owned() });
+            let mut next = std::mem::replace(&mut page.words, Atomic::null());
+            // SAFETY: `&mut self`: no reader is in here, and nobody else refers to an array or the one it follows.
+            while let Some(mut words) = unsafe { next.try_into_owned() } {
+                next = std::mem::replace(&mut words.older, Atomic::null());
+            }
         }
         let mut guarded = self.side.guarded.lock();
         let left = guarded.yard.clear();
@@ -264,8 +274,8 @@ impl<S> Locked<'_, S> {
     /// The right to edit the words, and the state behind the lock; both end with it.
     #[inline]
     pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
-        let Guarded { state, yard } = &mut *self.guarded;
-        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard }, state)
+        let Guarded { state, yard, growing } = &mut *self.guarded;
+        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard, growing }, state)
     }
 }
 
@@ -274,23 +284,56 @@ pub(super) type Freed = Few<Entry>;
 
 /// Where the entry of a key that is not here would be put, as long as nothing is put into its array and nothing taken out.
 pub(super) struct Gap {
-    slot: usize,
+    pub(super) slot: usize,
     /// Words in use when it was found.
-    len: usize,
+    pub(super) len: usize,
 }
 
 /// The right to edit the words of one table: made only from its lock.
 pub(super) struct Edit<'e> {
     pages: &'e [Page; PAGES],
-    counts: &'e Counts,
+    pub(super) counts: &'e Counts,
     yard: &'e mut Yard<Held>,
+    pub(super) growing: &'e mut usize,
 }
 
 impl Edit<'_> {
     #[inline]
-    fn words(&self, hash: u64) -> &Words {
+    pub(super) fn array(&self, number: usize) -> &Words {
         // SAFETY: never null; only this writer could replace the array, which takes `&mut self`.
-        unsafe { self.pages[page(hash)].words.load(Ordering::Relaxed, unprotected()).deref() }
+        unsafe { self.pages[number].words.load(Ordering::Relaxed, unprotected()).deref() }
+    }
+
+    /// The array that another one follows.
+    fn followed(&self, number: usize) -> Option<&Words> {
+        // SAFETY: null, or an array that only this writer could give up, which takes `&mut self`.
+        unsafe { self.array(number).older.load(Ordering::Relaxed, unprotected()).as_ref() }
+    }
+
+    #[inline]
+    pub(super) fn words(&self, hash: u64) -> &Words {
+        self.array(page(hash))
+    }
+
+    /// Where an entry of this hash may be besides, if its array follows another.
+    #[inline]
+    fn older(&self, hash: u64) -> Option<&Words> {
+        if *self.growing != page(hash) {
+            return None;
+        }
+        self.followed(page(hash)).filter(|older| older.home(hash) >= self.words(hash).done())
+    }
+
+    /// The array and the place of this very entry.
+    #[inline]
+    fn position(&self, hash: u64, held: &Held) -> Option<(&Words, usize)> {
+        let of = |words: &'_ Words| words.position(hash, held.raw());
+        let words = self.words(hash);
+        if let Some(at) = of(words) {
+            return Some((words, at));
+        }
+        let older = self.older(hash)?;
+        Some((older, of(older)?))
     }
 
     /// A key of this hash is going to be asked for.
@@ -301,80 +344,23 @@ impl Edit<'_> {
 
     /// The entry of this key, for somebody who may look at it after the lock is released.
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        search(self.words(key.hash), key, pinned).ok()
+        let found = search(self.words(key.hash), key, pinned).ok();
+        found.or_else(|| search(self.older(key.hash)?, key, pinned).ok())
     }
 
     /// The entry of this key, while nothing is edited; or the place where it would be put.
     #[inline]
     pub(super) fn search<'s>(&'s self, key: &Key<'_>) -> Result<Seen<'s>, Gap> {
-        search(self.words(key.hash), key, self).map_err(|slot| Gap { slot, len: self.len(key.hash) })
-    }
-
-    /// Bytes of the arrays.
-    #[inline]
-    pub(super) fn bytes(&self) -> u64 {
-        (self.counts.words.load(Ordering::Relaxed) * size_of::<*mut u8>()) as u64
-    }
-
-    /// Words in use of the array of this hash.
-    fn len(&self, hash: u64) -> usize {
-        self.counts.lens[page(hash)].load(Ordering::Relaxed)
-    }
-
-    fn set_len(&self, hash: u64, len: usize) {
-        self.counts.lens[page(hash)].store(len, Ordering::Relaxed);
-    }
-
-    /// Words in use.
-    #[cfg(any(test, fuzzing))]
-    pub(super) fn total(&self) -> usize {
-        self.counts.lens.iter().map(|len| len.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Takes in an entry whose key is not here; `gap` is what the [search](Self::search) for it has found, and since when other keys may have been
-    /// taken out. `hash_of` is asked for the hashes of the entries of an array that grows.
-    #[inline]
-    pub(super) fn insert(&mut self, hash: u64, entry: Entry, gap: &Gap, hash_of: impl Fn(&Entry) -> u64) -> Held {
-        let held = Held(ManuallyDrop::new(entry));
-        assert!(fits(held.raw()), "an address has more than 48 bits");
-        let words = self.words(hash);
-        let len = self.len(hash);
-        self.set_len(hash, len + 1);
-        // What was taken out may have left a gap before this one, and would have changed the number.
-        let is_there = gap.len == len && (len + 1) * 4 <= words.homes() * 3;
-        if !(is_there && words.fill(gap.slot, hash, held.raw())) {
-            self.place_anew(hash, &held, &hash_of);
-        }
-        held
-    }
-
-    #[cold]
-    fn place_anew(&mut self, hash: u64, held: &Held, hash_of: &impl Fn(&Entry) -> u64) {
-        let homes = self.words(hash).homes();
-        if self.len(hash) * 4 > homes * 3 {
-            self.rebuild(hash, grown(homes), hash_of);
-        }
-        while !self.words(hash).place(hash, held.raw()) {
-            let homes = self.words(hash).homes();
-            self.rebuild(hash, grown(homes), hash_of);
-        }
-    }
-
-    /// Makes the array of this hash smaller when it is mostly empty.
-    #[inline]
-    pub(super) fn shrink(&mut self, hash: u64, hash_of: impl Fn(&Entry) -> u64) {
-        let (len, homes) = (self.len(hash), self.words(hash).homes());
-        if homes > FEWEST && len * 8 < homes {
-            self.rebuild(hash, (len * 2).max(FEWEST), &hash_of);
-        }
+        search(self.words(key.hash), key, self).or_else(|slot| {
+            let found = self.older(key.hash).and_then(|older| search(older, key, self).ok());
+            found.ok_or(Gap { slot, len: self.counts.len(key.hash) })
+        })
     }
 
     /// Puts `new` into the place of `old`, which has the same key.
     pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry) -> Held {
-        let held = Held(ManuallyDrop::new(new));
-        assert!(fits(held.raw()), "an address has more than 48 bits");
-        let words = self.words(hash);
-        if let Some(at) = words.position(hash, old.raw()) {
+        let held = Held::new(new);
+        if let Some((words, at)) = self.position(hash, &old) {
             words.replace(at, held.raw());
             self.lay(old);
         }
@@ -384,11 +370,10 @@ impl Edit<'_> {
     /// Takes an entry out. Its bytes stay readable for whoever is pinned now.
     #[inline]
     pub(super) fn remove(&mut self, hash: u64, held: Held) {
-        let words = self.words(hash);
         // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
-        if let Some(at) = words.position(hash, held.raw()) {
+        if let Some((words, at)) = self.position(hash, &held) {
             words.clear(at);
-            self.set_len(hash, self.len(hash) - 1);
+            self.counts.set_len(hash, self.counts.len(hash) - 1);
             self.lay(held);
         }
     }
@@ -413,33 +398,101 @@ impl Edit<'_> {
         self.yard.close();
     }
 
-    /// Publishes an array for this hash, of at least so many homes, with the same words.
-    #[cold]
-    fn rebuild(&mut self, hash: u64, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
-        let old = self.words(hash);
-        let new = 'larger: loop {
-            let new = Words::with_homes(homes);
-            let mut coming = old.used().skip(COMING);
-            for word in old.used() {
-                coming.next().into_iter().for_each(expect_head);
-                // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
-                let entry = ManuallyDrop::new(unsafe { entry_of(word) });
-                let held = Held(entry);
-                if !new.place(hash_of(&held), held.raw()) {
-                    homes = grown(homes);
-                    continue 'larger;
-                }
-            }
-            break new;
-        };
-        let words = self.counts.words.load(Ordering::Relaxed) + new.len() - old.len();
-        self.counts.words.store(words, Ordering::Relaxed);
-        let pinned = pin();
+    /// Publishes an array for this hash that follows the one that is there; while another array [grows](Self::grows), it does nothing.
+    pub(super) fn follow(&mut self, hash: u64, homes: usize) {
+        if self.grows() {
+            return;
+        }
+        *self.growing = page(hash);
         let page = &self.pages[page(hash)];
+        // SAFETY: nothing is followed; only this writer could give the array up.
+        let old = page.words.load(Ordering::Relaxed, unsafe { unprotected() });
+        let new = Words::following(Atomic::from(old), homes);
+        self.counts.add(new.len());
         page.place.set(&new);
-        let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
+        page.words.store(Owned::new(new), Ordering::Release);
+        self.expect_next();
+    }
+
+    /// The entries of the next homes are going to be asked for their hash.
+    fn expect_next(&self) {
+        if let Some(older) = self.followed(*self.growing) {
+            let from = self.array(*self.growing).done();
+            older.of_homes(from..older.homes().min(from + SOME)).for_each(expect_head);
+        }
+    }
+
+    /// Puts the entries of words of this table into an array; false if one finds no place near enough. One that is there stays.
+    fn carry(&self, words: impl Iterator<Item = *mut u8>, to: &Words, hash_of: &impl Fn(&Entry) -> u64) -> bool {
+        words.into_iter().all(|word| {
+            // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
+            let held = Held(ManuallyDrop::new(unsafe { entry_of(word) }));
+            let hash = hash_of(&held);
+            to.position(hash, held.raw()).is_some() || to.place(hash, held.raw())
+        })
+    }
+
+    /// Takes the words of some homes over, where an array follows another. False if one finds no place near enough.
+    pub(super) fn bring(&mut self, hash_of: &impl Fn(&Entry) -> u64) -> bool {
+        if !self.grows() {
+            return true;
+        }
+        let words = self.array(*self.growing);
+        let Some(older) = self.followed(*self.growing) else { return true };
+        let (from, homes, size) = (words.done(), older.homes(), older.len());
+        let to = homes.min(from + SOME);
+        if !self.carry(older.of_homes(from..to), words, hash_of) {
+            return false;
+        }
+        words.set_done(to);
+        if to < homes {
+            self.expect_next();
+            return true;
+        }
+        let pinned = pin();
+        let before = words.older.swap(Shared::null(), Ordering::AcqRel, pinned.guard());
+        words.set_whole();
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
         unsafe { pinned.guard().defer_destroy(before) };
+        self.counts.subtract(size);
         self.yard.ask_for_flush();
+        *self.growing = NONE;
+        true
+    }
+
+    /// Publishes an array of at least so many homes with the same words, in the place of one and of the one that it follows.
+    #[cold]
+    pub(super) fn rebuild(&mut self, number: usize, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
+        let (words, older) = (self.array(number), self.followed(number));
+        let all = || {
+            let rest = older.map(|older| older.of_homes(words.done()..older.homes()));
+            words.of_homes(0..words.homes()).chain(rest.into_iter().flatten())
+        };
+        let new = loop {
+            let new = Words::with_homes(homes);
+            let mut coming = all().skip(COMING);
+            let expected = all().inspect(|_| coming.next().into_iter().for_each(expect_head));
+            if self.carry(expected, &new, hash_of) {
+                break new;
+            }
+            homes = grown(homes);
+        };
+        self.counts.add(new.len());
+        self.counts.subtract(words.len() + older.map_or(0, Words::len));
+        let (pinned, page) = (pin(), &self.pages[number]);
+        page.place.set(&new);
+        let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
+        // SAFETY: both arrays were just unpublished by their only writer; readers that still walk them are pinned.
+        unsafe {
+            let older = before.deref().older.load(Ordering::Relaxed, pinned.guard());
+            if !older.is_null() {
+                pinned.guard().defer_destroy(older);
+            }
+            pinned.guard().defer_destroy(before);
+        }
+        self.yard.ask_for_flush();
+        if *self.growing == number {
+            *self.growing = NONE;
+        }
     }
 }

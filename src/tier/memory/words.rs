@@ -15,10 +15,15 @@
 //! of the whole table, one cache miss an entry, every few thousand inserts.) A reader may walk past the new place of a
 //! word before it is written and reach the old place after it was cleared. Such a false miss is found out by [`moves`](Words::moves): it is raised
 //! after the new place is written and before the old one is cleared, so a walk without a hit between two equal readings of it has missed nothing.
+//!
+//! **An array that follows another** takes its words over home by home, in their order, which is the same in both. A word that was taken over is left where it
+//! was, as a part of the walks that go past it; nobody looks at it any more, because who comes from a home that is [`done`](Words::done) does not walk there, and for
+//! who comes from another home its bits are wrong. As long as there is an older array the lowest bit of `moves` is set.
 
+use std::ops::Range;
 use std::ptr::{NonNull, null_mut};
 
-use super::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 const _: () = assert!(usize::BITS == 64, "a word has room for an address and sixteen bits more only on 64-bit machines");
 
@@ -82,15 +87,25 @@ pub(super) struct Words {
     homes: usize,
     /// At most [`FARTHEST`].
     farthest: usize,
-    /// Here, a reader has it in the cache anyway, and writers elsewhere in the shard do not take it away.
+    /// Twice the moves, and whether there is an older array. Here, a reader has it in the cache anyway, and writers elsewhere in the shard do not take it away.
     moves: AtomicU64,
+    /// The array whose words are taken over; null when all are here.
+    pub(super) older: Atomic<Words>,
+    /// Homes of the older array whose words are here.
+    done: AtomicUsize,
 }
 
 impl Words {
     pub(super) fn with_homes(homes: usize) -> Self {
         let farthest = FARTHEST.min(homes);
         let slots = (0..homes + farthest + 1).map(|_| AtomicPtr::new(null_mut())).collect();
-        Self { slots, homes, farthest, moves: AtomicU64::new(0) }
+        let (moves, older, done) = (AtomicU64::new(0), Atomic::null(), AtomicUsize::new(0));
+        Self { slots, homes, farthest, moves, older, done }
+    }
+
+    /// One that follows `older`, of which no word is here yet.
+    pub(super) fn following(older: Atomic<Self>, homes: usize) -> Self {
+        Self { older, moves: AtomicU64::new(1), ..Self::with_homes(homes) }
     }
 
     /// Places at which a walk may begin.
@@ -105,14 +120,36 @@ impl Words {
         self.slots.len()
     }
 
-    /// How often a word was moved.
+    /// Changes with each move of a word.
     #[inline]
     pub(super) fn moves(&self) -> u64 {
         self.moves.load(Ordering::Acquire)
     }
 
+    /// Has a walk without a hit, which began at these [`moves`](Self::moves), missed nothing? Then no word has moved, and there is no older array.
     #[inline]
-    fn home(&self, hash: u64) -> usize {
+    pub(super) fn is_whole(&self, moves: u64) -> bool {
+        self.moves() == moves & !1
+    }
+
+    /// Homes of the older array whose words are here.
+    #[inline]
+    pub(super) fn done(&self) -> usize {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The words of all homes before this one were taken over.
+    pub(super) fn set_done(&self, done: usize) {
+        self.done.store(done, Ordering::Release);
+    }
+
+    /// All words were taken over, and `older` is null.
+    pub(super) fn set_whole(&self) {
+        self.moves.store((self.moves.load(Ordering::Relaxed) & !1) + 2, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn home(&self, hash: u64) -> usize {
         home(self.homes, hash)
     }
 
@@ -151,8 +188,18 @@ impl Words {
     /// Where the word of this very entry is.
     #[inline]
     pub(super) fn position(&self, hash: u64, entry: NonNull<u8>) -> Option<usize> {
-        let (home, slots) = self.walk(hash);
-        slots.iter().position(|slot| slot.load(Ordering::Relaxed).addr() & ADDRESS == entry.addr().get()).map(|at| home + at)
+        let ((home, slots), mut bits) = (self.walk(hash), Self::bits(hash));
+        for (step, slot) in slots.iter().enumerate() {
+            let word = slot.load(Ordering::Relaxed);
+            // Not the address alone: it may be that of an older entry, whose word was taken over.
+            if word.addr() == entry.addr().get() | bits << ADDRESS_BITS {
+                return Some(home + step);
+            } else if word.is_null() {
+                break;
+            }
+            bits += STEP;
+        }
+        None
     }
 
     /// Puts the word of an entry into a place that a search for it has found free; false if it had found none near enough.
@@ -193,15 +240,19 @@ impl Words {
             // The upper eight bits are one more than the steps it may go.
             if word.addr() >> (ADDRESS_BITS + 8) > by {
                 gap.store(word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS)), Ordering::Release);
-                self.moves.store(self.moves.load(Ordering::Relaxed) + 1, Ordering::Release);
+                self.moves.store(self.moves.load(Ordering::Relaxed) + 2, Ordering::Release);
                 (gap, by) = (slot, 0);
             }
         }
         gap.store(null_mut(), Ordering::Release);
     }
 
-    /// The words in use.
-    pub(super) fn used(&self) -> impl Iterator<Item = *mut u8> {
-        self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|word| !word.is_null())
+    /// The words of these homes, wherever they stand.
+    pub(super) fn of_homes(&self, homes: Range<usize>) -> impl Iterator<Item = *mut u8> {
+        let words = (homes.start..).zip(&self.slots[homes.start..]).map(|(at, slot)| (at, slot.load(Ordering::Relaxed)));
+        // From home to its place no word is null: behind a null that is not before their last home stands none of them.
+        let near = words.take_while(move |(at, word)| at + 1 < homes.end || !word.is_null());
+        let is_of = move |at: usize, word: *mut u8| homes.contains(&(at + 1 - (word.addr() >> (ADDRESS_BITS + 8))));
+        near.filter(move |(at, word)| !word.is_null() && is_of(*at, *word)).map(|(_, word)| word)
     }
 }
