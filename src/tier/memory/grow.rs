@@ -6,9 +6,19 @@
 //!
 //! Rejected: a new array filled at once, of an eighth of the entries (one put in two hundred took 9 us, where quick_cache's p99.9 is 1 us).
 
-use super::sync::FEWEST;
-use super::table::{Edit, Gap, Held, NONE, page};
+use super::sync::{FEWEST, PIECE};
+use super::table::{Edit, Gap, Held, page};
+use super::words::Draft;
 use crate::entry::Entry;
+
+/// What of the growth of a table is under way, and for which array.
+pub(super) enum Growth {
+    No,
+    /// A larger one is written.
+    Drafting(usize, Draft),
+    /// It is published, and its words are taken over.
+    Following(usize),
+}
 
 /// Homes after one growth: the load goes from 3/4 to 3/5.
 pub(super) fn grown(homes: usize) -> usize {
@@ -36,34 +46,40 @@ impl Edit<'_> {
     #[cold]
     fn place_anew(&mut self, hash: u64, held: &Held, hash_of: &impl Fn(&Entry) -> u64) {
         let homes = self.words(hash).homes();
-        let is_full = self.counts.len(hash) * 4 > homes * 3;
-        if is_full && !self.grows() {
-            self.follow(hash, grown(homes));
-        } else {
-            self.go_on(hash_of);
+        if self.counts.len(hash) * 4 > homes * 3 && !self.grows() {
+            *self.growth = Growth::Drafting(page(hash), Draft::with_homes(grown(homes)));
+            self.expect_homes(self.words(hash), 0);
         }
+        self.go_on(hash_of);
         while !self.words(hash).place(hash, held.raw()) {
-            let homes = grown(self.words(hash).homes());
-            if self.grows() {
-                self.rebuild(page(hash), homes, hash_of);
-            } else {
-                self.follow(hash, homes);
-            }
+            self.rebuild(page(hash), grown(self.words(hash).homes()), hash_of);
         }
     }
 
-    /// Is there an array that follows another?
+    /// Is there an array that grows?
     #[inline]
-    pub(super) fn grows(&self) -> bool {
-        *self.growing != NONE
+    fn grows(&self) -> bool {
+        !matches!(self.growth, Growth::No)
     }
 
-    /// Takes some words over into the array that grows, if one does. Is there more to be taken over?
+    /// Goes on with the array that grows, if one does. Is more to be done?
     #[cold]
     pub(super) fn go_on(&mut self, hash_of: &impl Fn(&Entry) -> u64) -> bool {
-        if !self.bring(hash_of) {
-            let number = *self.growing;
-            self.rebuild(number, grown(self.array(number).homes()), hash_of);
+        match self.growth {
+            Growth::No => {}
+            Growth::Drafting(_, draft) => {
+                if draft.write(PIECE)
+                    && let Growth::Drafting(number, draft) = std::mem::replace(self.growth, Growth::No)
+                {
+                    self.follow(number, draft.finish());
+                }
+            }
+            Growth::Following(number) => {
+                let number = *number;
+                if !self.bring(hash_of) {
+                    self.rebuild(number, grown(self.array(number).homes()), hash_of);
+                }
+            }
         }
         self.grows()
     }

@@ -21,6 +21,7 @@ mod sync {
     pub(super) const PAGES: usize = 1;
     pub(super) const FEWEST: usize = 3;
     pub(super) const SOME: usize = 1;
+    pub(super) const PIECE: usize = 16;
     pub(super) const BATCH: usize = 1;
     pub(super) const BATCH_BYTES: usize = 1;
 

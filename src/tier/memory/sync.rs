@@ -13,7 +13,9 @@ pub(super) const PAGES: usize = 16;
 /// Homes of the smallest array.
 pub(super) const FEWEST: usize = 8;
 /// Homes whose words a put takes over where an array grows.
-pub(super) const SOME: usize = 16;
+pub(super) const SOME: usize = 8;
+/// Words of a larger array that a put writes.
+pub(super) const PIECE: usize = 128;
 /// Entries that are freed together, at most, and their bytes.
 pub(super) const BATCH: usize = 64;
 pub(super) const BATCH_BYTES: usize = 32 << 10;

@@ -21,7 +21,7 @@ use crossbeam_utils::CachePadded;
 
 use super::counts::Counts;
 use super::few::Few;
-use super::grow::grown;
+use super::grow::{Growth, grown};
 use super::pin::{Pin, pin};
 use super::sync::{Atomic, AtomicU64, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, SOME, Shared, unprotected};
 use super::words::{Place, Words, bare, fits};
@@ -34,9 +34,6 @@ use crate::key::Key;
 pub(super) fn page(hash: u64) -> usize {
     (hash >> 40) as usize & (PAGES - 1)
 }
-
-/// In the place of the number of an array: none.
-pub(super) const NONE: usize = PAGES;
 
 /// Entries that are on their way into the cache while an array is built anew.
 const COMING: usize = 16;
@@ -131,8 +128,7 @@ pub(super) struct Side<S> {
 pub(super) struct Guarded<S> {
     state: S,
     yard: Yard<Held>,
-    /// The array that follows another; one at a time, or [`NONE`].
-    growing: usize,
+    growth: Growth,
 }
 
 /// Fetches what lies at `place` into the cache, if the processor likes.
@@ -194,7 +190,7 @@ impl<S> Table<S> {
             Page { place: Place::of(&words), words: Atomic::new(words) }
         });
         let counts = Counts::of(PAGES * Words::with_homes(FEWEST).len());
-        let guarded = Mutex::new(Guarded { state, yard: Yard::new(), growing: NONE });
+        let guarded = Mutex::new(Guarded { state, yard: Yard::new(), growth: Growth::No });
         Self { pages, side: CachePadded::new(Side { counts, spare: AtomicU64::new(0), guarded }) }
     }
 
@@ -274,8 +270,8 @@ impl<S> Locked<'_, S> {
     /// The right to edit the words, and the state behind the lock; both end with it.
     #[inline]
     pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
-        let Guarded { state, yard, growing } = &mut *self.guarded;
-        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard, growing }, state)
+        let Guarded { state, yard, growth } = &mut *self.guarded;
+        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard, growth }, state)
     }
 }
 
@@ -294,7 +290,7 @@ pub(super) struct Edit<'e> {
     pages: &'e [Page; PAGES],
     pub(super) counts: &'e Counts,
     yard: &'e mut Yard<Held>,
-    pub(super) growing: &'e mut usize,
+    pub(super) growth: &'e mut Growth,
 }
 
 impl Edit<'_> {
@@ -318,7 +314,7 @@ impl Edit<'_> {
     /// Where an entry of this hash may be besides, if its array follows another.
     #[inline]
     fn older(&self, hash: u64) -> Option<&Words> {
-        if *self.growing != page(hash) {
+        if !matches!(*self.growth, Growth::Following(number) if number == page(hash)) {
             return None;
         }
         self.followed(page(hash)).filter(|older| older.home(hash) >= self.words(hash).done())
@@ -398,28 +394,25 @@ impl Edit<'_> {
         self.yard.close();
     }
 
-    /// Publishes an array for this hash that follows the one that is there; while another array [grows](Self::grows), it does nothing.
-    pub(super) fn follow(&mut self, hash: u64, homes: usize) {
-        if self.grows() {
+    /// Publishes an array that follows the one of this number, which follows none.
+    pub(super) fn follow(&mut self, number: usize, new: Words) {
+        if self.followed(number).is_some() {
             return;
         }
-        *self.growing = page(hash);
-        let page = &self.pages[page(hash)];
-        // SAFETY: nothing is followed; only this writer could give the array up.
+        *self.growth = Growth::Following(number);
+        let page = &self.pages[number];
+        // SAFETY: only this writer could give the array up.
         let old = page.words.load(Ordering::Relaxed, unsafe { unprotected() });
-        let new = Words::following(Atomic::from(old), homes);
+        let new = new.follow(Atomic::from(old));
         self.counts.add(new.len());
         page.place.set(&new);
         page.words.store(Owned::new(new), Ordering::Release);
-        self.expect_next();
     }
 
-    /// The entries of the next homes are going to be asked for their hash.
-    fn expect_next(&self) {
-        if let Some(older) = self.followed(*self.growing) {
-            let from = self.array(*self.growing).done();
-            older.of_homes(from..older.homes().min(from + SOME)).for_each(expect_head);
-        }
+    /// The entries of some homes are going to be asked for their hash, and those of the homes after them next.
+    pub(super) fn expect_homes(&self, words: &Words, from: usize) {
+        prefetch(words.address(from + SOME), 0);
+        words.of_homes(from..words.homes().min(from + SOME)).for_each(expect_head);
     }
 
     /// Puts the entries of words of this table into an array; false if one finds no place near enough. One that is there stays.
@@ -434,11 +427,9 @@ impl Edit<'_> {
 
     /// Takes the words of some homes over, where an array follows another. False if one finds no place near enough.
     pub(super) fn bring(&mut self, hash_of: &impl Fn(&Entry) -> u64) -> bool {
-        if !self.grows() {
-            return true;
-        }
-        let words = self.array(*self.growing);
-        let Some(older) = self.followed(*self.growing) else { return true };
+        let Growth::Following(number) = *self.growth else { return true };
+        let words = self.array(number);
+        let Some(older) = self.followed(number) else { return true };
         let (from, homes, size) = (words.done(), older.homes(), older.len());
         let to = homes.min(from + SOME);
         if !self.carry(older.of_homes(from..to), words, hash_of) {
@@ -446,7 +437,7 @@ impl Edit<'_> {
         }
         words.set_done(to);
         if to < homes {
-            self.expect_next();
+            self.expect_homes(older, to);
             return true;
         }
         let pinned = pin();
@@ -456,7 +447,7 @@ impl Edit<'_> {
         unsafe { pinned.guard().defer_destroy(before) };
         self.counts.subtract(size);
         self.yard.ask_for_flush();
-        *self.growing = NONE;
+        *self.growth = Growth::No;
         true
     }
 
@@ -491,8 +482,8 @@ impl Edit<'_> {
             pinned.guard().defer_destroy(before);
         }
         self.yard.ask_for_flush();
-        if *self.growing == number {
-            *self.growing = NONE;
+        if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Following(at) if at == number) {
+            *self.growth = Growth::No;
         }
     }
 }

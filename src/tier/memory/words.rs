@@ -95,23 +95,52 @@ pub(super) struct Words {
     done: AtomicUsize,
 }
 
-impl Words {
+/// An array on its way: a large one takes longer to write than a put.
+pub(super) struct Draft {
+    slots: Vec<AtomicPtr<u8>>,
+    homes: usize,
+    farthest: usize,
+}
+
+impl Draft {
     pub(super) fn with_homes(homes: usize) -> Self {
         let farthest = FARTHEST.min(homes);
-        let slots = (0..homes + farthest + 1).map(|_| AtomicPtr::new(null_mut())).collect();
-        let (moves, older, done) = (AtomicU64::new(0), Atomic::null(), AtomicUsize::new(0));
-        Self { slots, homes, farthest, moves, older, done }
+        Self { slots: Vec::with_capacity(homes + farthest + 1), homes, farthest }
     }
 
-    /// One that follows `older`, of which no word is here yet.
-    pub(super) fn following(older: Atomic<Self>, homes: usize) -> Self {
-        Self { older, moves: AtomicU64::new(1), ..Self::with_homes(homes) }
+    /// Writes at most so many words more. Are all written?
+    pub(super) fn write(&mut self, most: usize) -> bool {
+        let missing = self.homes + self.farthest + 1 - self.slots.len();
+        self.slots.extend((0..most.min(missing)).map(|_| AtomicPtr::new(null_mut())));
+        missing <= most
+    }
+
+    pub(super) fn finish(mut self) -> Words {
+        self.write(usize::MAX);
+        let (moves, older, done) = (AtomicU64::new(0), Atomic::null(), AtomicUsize::new(0));
+        Words { slots: self.slots.into(), homes: self.homes, farthest: self.farthest, moves, older, done }
+    }
+}
+
+impl Words {
+    pub(super) fn with_homes(homes: usize) -> Self {
+        Draft::with_homes(homes).finish()
+    }
+
+    /// It follows `older` from now on, of which no word is here yet.
+    pub(super) fn follow(self, older: Atomic<Self>) -> Self {
+        Self { older, moves: AtomicU64::new(1), ..self }
     }
 
     /// Places at which a walk may begin.
     #[inline]
     pub(super) fn homes(&self) -> usize {
         self.homes
+    }
+
+    /// The address of the word of this number, not to be followed.
+    pub(super) fn address(&self, at: usize) -> *mut u8 {
+        self.slots.as_ptr().cast_mut().cast::<u8>().wrapping_add(at * size_of::<*mut u8>())
     }
 
     /// Words, used or not.
