@@ -47,11 +47,10 @@ impl Edit<'_> {
     fn place_anew(&mut self, hash: u64, held: &Held, hash_of: &impl Fn(&Entry) -> u64) {
         let homes = self.words(hash).homes();
         if self.counts.len(hash) * 4 > homes * 3 && !self.grows() {
-            *self.growth = Growth::Drafting(page(hash), Draft::with_homes(grown(homes)));
-            self.expect_homes(self.words(hash), 0);
+            *self.growth = Growth::Drafting(page(hash), Draft::after(self.words(hash), grown(homes)));
         }
         self.go_on(hash_of);
-        while !self.words(hash).place(hash, held.raw()) {
+        while !self.words(hash).place(self.words(hash).scale().spot(hash), held.raw()) {
             self.rebuild(page(hash), grown(self.words(hash).homes()), hash_of);
         }
     }

@@ -29,6 +29,7 @@ mod shard;
 mod sync;
 #[allow(unsafe_code)] // one of the two files that may; see its head
 mod table;
+mod word;
 mod words;
 mod yard;
 

@@ -21,6 +21,8 @@ mod sync {
     pub(super) const PAGES: usize = 1;
     pub(super) const FEWEST: usize = 3;
     pub(super) const SOME: usize = 1;
+    pub(super) const WORK: usize = 1;
+    pub(super) const LOOK: usize = 1;
     pub(super) const PIECE: usize = 16;
     pub(super) const BATCH: usize = 1;
     pub(super) const BATCH_BYTES: usize = 1;
@@ -234,6 +236,8 @@ mod grow;
 mod pin;
 #[path = "table.rs"]
 mod table;
+#[path = "word.rs"]
+mod word;
 #[path = "words.rs"]
 mod words;
 #[path = "yard.rs"]

@@ -12,8 +12,11 @@ pub(super) use parking_lot::{Mutex, MutexGuard};
 pub(super) const PAGES: usize = 16;
 /// Homes of the smallest array.
 pub(super) const FEWEST: usize = 8;
-/// Homes whose words a put takes over where an array grows.
-pub(super) const SOME: usize = 8;
+/// Homes whose words are taken over together where an array grows; and after how many words a put leaves it at that.
+pub(super) const SOME: usize = 16;
+pub(super) const WORK: usize = 32;
+/// To ask an entry for its hash is as much work as so many words.
+pub(super) const LOOK: usize = 4;
 /// Words of a larger array that a put writes.
 pub(super) const PIECE: usize = 128;
 /// Entries that are freed together, at most, and their bytes.

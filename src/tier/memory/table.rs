@@ -14,7 +14,7 @@
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
@@ -23,8 +23,9 @@ use super::counts::Counts;
 use super::few::Few;
 use super::grow::{Growth, grown};
 use super::pin::{Pin, pin};
-use super::sync::{Atomic, AtomicU64, FEWEST, Mutex, MutexGuard, Ordering, Owned, PAGES, SOME, Shared, unprotected};
-use super::words::{Place, Words, bare, fits};
+use super::sync::{Atomic, AtomicU64, FEWEST, LOOK, Mutex, MutexGuard, Ordering, Owned, PAGES, SOME, Shared, WORK, unprotected};
+use super::word::{Scale, bare, fits};
+use super::words::{Draft, Place, Words};
 use super::yard::Yard;
 use crate::entry::Entry;
 use crate::key::Key;
@@ -34,9 +35,6 @@ use crate::key::Key;
 pub(super) fn page(hash: u64) -> usize {
     (hash >> 40) as usize & (PAGES - 1)
 }
-
-/// Entries that are on their way into the cache while an array is built anew.
-const COMING: usize = 16;
 
 /// An entry as a pinned reader sees it: no reference is counted.
 pub(super) struct Seen<'p> {
@@ -409,35 +407,44 @@ impl Edit<'_> {
         page.words.store(Owned::new(new), Ordering::Release);
     }
 
-    /// The entries of some homes are going to be asked for their hash, and those of the homes after them next.
-    pub(super) fn expect_homes(&self, words: &Words, from: usize) {
-        prefetch(words.address(from + SOME), 0);
-        words.of_homes(from..words.homes().min(from + SOME)).for_each(expect_head);
+    /// The words of some homes from one on are going to be taken over into `words`.
+    pub(super) fn expect_homes(&self, from: &Words, home: usize, words: Scale) {
+        (0..SOME).step_by(8).for_each(|more| prefetch(from.address(home + SOME + more), 0));
+        if words.is_finer_than(from.scale()) {
+            from.of_homes(home..from.homes().min(home + SOME)).for_each(|(_, word)| expect_head(word));
+        }
     }
 
-    /// Puts the entries of words of this table into an array; false if one finds no place near enough. One that is there stays.
-    fn carry(&self, words: impl Iterator<Item = *mut u8>, to: &Words, hash_of: &impl Fn(&Entry) -> u64) -> bool {
-        words.into_iter().all(|word| {
+    /// Puts the words of some homes into another array. Returns how much work that was; nothing if one finds no place near enough.
+    fn carry(&self, from: &Words, homes: Range<usize>, to: &Words, hash_of: &impl Fn(&Entry) -> u64) -> Option<usize> {
+        let mut work = 1;
+        for (home, word) in from.of_homes(homes) {
             // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
             let held = Held(ManuallyDrop::new(unsafe { entry_of(word) }));
-            let hash = hash_of(&held);
-            to.position(hash, held.raw()).is_some() || to.place(hash, held.raw())
-        })
+            let spot = to.scale().carried(from.scale(), home, word);
+            debug_assert!(spot.is_none_or(|spot| spot == to.scale().spot(hash_of(&held))), "a word tells where it belongs");
+            work += if spot.is_some() { 1 } else { LOOK };
+            if !to.place(spot.unwrap_or_else(|| to.scale().spot(hash_of(&held))), held.raw()) {
+                return None;
+            }
+        }
+        Some(work)
     }
 
-    /// Takes the words of some homes over, where an array follows another. False if one finds no place near enough.
+    /// Takes some words over, where an array follows another. False if one finds no place near enough.
     pub(super) fn bring(&mut self, hash_of: &impl Fn(&Entry) -> u64) -> bool {
         let Growth::Following(number) = *self.growth else { return true };
         let words = self.array(number);
         let Some(older) = self.followed(number) else { return true };
-        let (from, homes, size) = (words.done(), older.homes(), older.len());
-        let to = homes.min(from + SOME);
-        if !self.carry(older.of_homes(from..to), words, hash_of) {
-            return false;
+        let (mut from, homes, size, mut work) = (words.done(), older.homes(), older.len(), 0);
+        while from < homes && work < WORK {
+            let to = homes.min(from + SOME);
+            let Some(more) = self.carry(older, from..to, words, hash_of) else { return false };
+            words.set_done(to);
+            (from, work) = (to, work + more);
         }
-        words.set_done(to);
-        if to < homes {
-            self.expect_homes(older, to);
+        if from < homes {
+            self.expect_homes(older, from, words.scale());
             return true;
         }
         let pinned = pin();
@@ -455,15 +462,11 @@ impl Edit<'_> {
     #[cold]
     pub(super) fn rebuild(&mut self, number: usize, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
         let (words, older) = (self.array(number), self.followed(number));
-        let all = || {
-            let rest = older.map(|older| older.of_homes(words.done()..older.homes()));
-            words.of_homes(0..words.homes()).chain(rest.into_iter().flatten())
-        };
         let new = loop {
-            let new = Words::with_homes(homes);
-            let mut coming = all().skip(COMING);
-            let expected = all().inspect(|_| coming.next().into_iter().for_each(expect_head));
-            if self.carry(expected, &new, hash_of) {
+            let new = Draft::after(words, homes).finish();
+            let rest = || older.is_none_or(|older| self.carry(older, words.done()..older.homes(), &new, hash_of).is_some());
+            // Some of the homes that are being taken over may be in both.
+            if self.carry(words, 0..words.homes(), &new, hash_of).is_some() && rest() {
                 break new;
             }
             homes = grown(homes);

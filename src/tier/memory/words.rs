@@ -1,14 +1,7 @@
 //! The words of one array of a [`table`](super::table): where an entry stands. A word is never followed here, so all of this is safe code.
 //!
-//! Open addressing with linear probing over words of eight bytes. A word is null, or an entry's address with sixteen bits
-//! that an address does not use:
-//!
-//! ```text
-//! | distance from home + 1 (8) | bits of the hash (8) | address of the entry (48) |
-//! ```
-//!
-//! A search walks the words from the home of the key on and compares the sixteen bits with what they would have
-//! to be *at this very place*, so that a wrong entry is looked at about once in three hundred finds.
+//! Open addressing with linear probing over [words](super::word) of eight bytes. A search walks from the home of the key on and compares the twenty bits
+//! that are not the address with what they would have to be *at this very place*, so that a wrong entry is looked at once in some hundred finds.
 //!
 //! **Removal leaves no tombstone.** The words behind the gap that may move closer to their home do; the word says how far from home it
 //! is, so no entry is touched for it. (Tombstones were rejected: under steady eviction they force a rebuild
@@ -24,29 +17,14 @@ use std::ops::Range;
 use std::ptr::{NonNull, null_mut};
 
 use super::sync::{Atomic, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use super::word::{ADDRESS, STEP, Scale, Spot, distance, home};
 
-const _: () = assert!(usize::BITS == 64, "a word has room for an address and sixteen bits more only on 64-bit machines");
+const _: () = assert!(usize::BITS == 64, "a word has room for an address and twenty bits more only on 64-bit machines");
 
-const ADDRESS_BITS: u32 = 48;
-const ADDRESS: usize = (1 << ADDRESS_BITS) - 1;
-/// One step further from home, in the upper sixteen bits of a word.
-const STEP: usize = 1 << 8;
 /// The farthest a word may be from its home. A table in which one would have to be farther grows.
 const FARTHEST: usize = 254;
 /// In the place of a word's number: there is none.
 const NOWHERE: usize = usize::MAX;
-
-/// The address in a word.
-#[inline]
-pub(super) fn bare(word: *mut u8) -> *mut u8 {
-    word.map_addr(|address| address & ADDRESS)
-}
-
-/// Does the address leave room for sixteen bits? One that did not would be cut; no supported system hands such a one out unasked.
-#[inline]
-pub(super) fn fits(entry: NonNull<u8>) -> bool {
-    entry.addr().get() & !ADDRESS == 0
-}
 
 /// Where an array of words lies and how many homes it has, for who only wants to have a word fetched: to be asked at any time, and right nearly always.
 pub(super) struct Place {
@@ -63,7 +41,7 @@ impl Place {
 
     pub(super) fn set(&self, words: &Words) {
         self.start.store(words.slots.as_ptr().cast_mut().cast(), Ordering::Relaxed);
-        self.homes.store(words.homes, Ordering::Relaxed);
+        self.homes.store(words.homes(), Ordering::Relaxed);
     }
 
     /// The address at which walks for this hash begin, not to be followed.
@@ -74,19 +52,11 @@ impl Place {
     }
 }
 
-/// At which of so many homes the walk for this hash begins.
-#[inline]
-fn home(homes: usize, hash: u64) -> usize {
-    (((hash & 0xFFFF_FFFF) * homes as u64) >> 32) as usize
-}
-
 /// Many readers at a time, and one writer.
 pub(super) struct Words {
-    /// `homes + farthest` words, so that no walk wraps around.
+    /// One a home, one at the end, and between them as many as the farthest that a word may be from home, so that no walk wraps around.
     slots: Box<[AtomicPtr<u8>]>,
-    homes: usize,
-    /// At most [`FARTHEST`].
-    farthest: usize,
+    scale: Scale,
     /// Twice the moves, and whether there is an older array. Here, a reader has it in the cache anyway, and writers elsewhere in the shard do not take it away.
     moves: AtomicU64,
     /// The array whose words are taken over; null when all are here.
@@ -98,19 +68,24 @@ pub(super) struct Words {
 /// An array on its way: a large one takes longer to write than a put.
 pub(super) struct Draft {
     slots: Vec<AtomicPtr<u8>>,
-    homes: usize,
-    farthest: usize,
+    scale: Scale,
 }
 
 impl Draft {
-    pub(super) fn with_homes(homes: usize) -> Self {
-        let farthest = FARTHEST.min(homes);
-        Self { slots: Vec::with_capacity(homes + farthest + 1), homes, farthest }
+    fn new(scale: Scale) -> Self {
+        let homes = scale.homes();
+        Self { slots: Vec::with_capacity(homes + FARTHEST.min(homes) + 1), scale }
+    }
+
+    /// Of so many homes, for the words that are in `older`.
+    pub(super) fn after(older: &Words, homes: usize) -> Self {
+        Self::new(older.scale.rescaled(homes))
     }
 
     /// Writes at most so many words more. Are all written?
     pub(super) fn write(&mut self, most: usize) -> bool {
-        let missing = self.homes + self.farthest + 1 - self.slots.len();
+        let homes = self.scale.homes();
+        let missing = homes + FARTHEST.min(homes) + 1 - self.slots.len();
         self.slots.extend((0..most.min(missing)).map(|_| AtomicPtr::new(null_mut())));
         missing <= most
     }
@@ -118,13 +93,13 @@ impl Draft {
     pub(super) fn finish(mut self) -> Words {
         self.write(usize::MAX);
         let (moves, older, done) = (AtomicU64::new(0), Atomic::null(), AtomicUsize::new(0));
-        Words { slots: self.slots.into(), homes: self.homes, farthest: self.farthest, moves, older, done }
+        Words { slots: self.slots.into(), scale: self.scale, moves, older, done }
     }
 }
 
 impl Words {
     pub(super) fn with_homes(homes: usize) -> Self {
-        Draft::with_homes(homes).finish()
+        Draft::new(Scale::of(homes)).finish()
     }
 
     /// It follows `older` from now on, of which no word is here yet.
@@ -132,10 +107,20 @@ impl Words {
         Self { older, moves: AtomicU64::new(1), ..self }
     }
 
+    #[inline]
+    pub(super) fn scale(&self) -> Scale {
+        self.scale
+    }
+
     /// Places at which a walk may begin.
     #[inline]
     pub(super) fn homes(&self) -> usize {
-        self.homes
+        self.scale.homes()
+    }
+
+    /// The farthest a word may be from its home.
+    fn farthest(&self) -> usize {
+        self.slots.len() - self.homes() - 1
     }
 
     /// The address of the word of this number, not to be followed.
@@ -179,37 +164,24 @@ impl Words {
 
     #[inline]
     pub(super) fn home(&self, hash: u64) -> usize {
-        home(self.homes, hash)
+        self.scale.home(hash)
     }
 
-    /// The words from home on, and the number of the first. Those beyond the farthest that the entry may be at can be looked at: none is taken for it.
-    #[inline]
-    fn walk(&self, hash: u64) -> (usize, &[AtomicPtr<u8>]) {
-        let home = self.home(hash);
-        (home, &self.slots[home..])
-    }
-
-    /// The sixteen bits at home.
-    #[inline]
-    fn bits(hash: u64) -> usize {
-        (hash >> 32) as usize & 0xFF | STEP
-    }
-
-    /// What `look` makes of the first word it takes for the right one; it is shown those whose sixteen bits are right. If it takes none: the number
-    /// of the first free word of the walk, for [`fill`](Self::fill).
+    /// What `look` makes of the first word it takes for the right one; it is shown those whose bits are right. If it takes none: the number
+    /// of the first free word of the walk, for [`fill`](Self::fill). Words beyond the farthest that the entry may be at can be shown, too.
     #[inline(always)]
     pub(super) fn search<R>(&self, hash: u64, mut look: impl FnMut(*mut u8) -> Option<R>) -> Result<R, usize> {
-        let ((home, slots), mut bits) = (self.walk(hash), Self::bits(hash));
-        for (step, slot) in slots.iter().enumerate() {
+        let Spot { home, mut bits } = self.scale.spot(hash);
+        for (step, slot) in self.slots[home..].iter().enumerate() {
             let word = slot.load(Ordering::Acquire);
-            if word.addr() >> ADDRESS_BITS == bits {
+            if word.addr() & !ADDRESS == bits {
                 if let Some(found) = look(word) {
                     return Ok(found);
                 }
             } else if word.is_null() {
                 return Err(home + step);
             }
-            bits += STEP;
+            bits = bits.wrapping_add(STEP);
         }
         Err(NOWHERE)
     }
@@ -217,16 +189,17 @@ impl Words {
     /// Where the word of this very entry is.
     #[inline]
     pub(super) fn position(&self, hash: u64, entry: NonNull<u8>) -> Option<usize> {
-        let ((home, slots), mut bits) = (self.walk(hash), Self::bits(hash));
-        for (step, slot) in slots.iter().enumerate() {
+        let Spot { home, bits } = self.scale.spot(hash);
+        // Not by the address alone: it may be that of an older entry, whose word was taken over.
+        let mut wanted = entry.addr().get() | bits;
+        for (step, slot) in self.slots[home..].iter().enumerate().take(self.farthest() + 1) {
             let word = slot.load(Ordering::Relaxed);
-            // Not the address alone: it may be that of an older entry, whose word was taken over.
-            if word.addr() == entry.addr().get() | bits << ADDRESS_BITS {
+            if word.addr() == wanted {
                 return Some(home + step);
             } else if word.is_null() {
                 break;
             }
-            bits += STEP;
+            wanted = wanted.wrapping_add(STEP);
         }
         None
     }
@@ -235,19 +208,29 @@ impl Words {
     #[inline]
     pub(super) fn fill(&self, at: usize, hash: u64, entry: NonNull<u8>) -> bool {
         let Some(slot) = self.slots.get(at) else { return false };
-        let from_home = at - self.home(hash);
-        if from_home > self.farthest {
+        let Spot { home, bits } = self.scale.spot(hash);
+        if at - home > self.farthest() {
             return false;
         }
-        let bits = from_home * STEP + Self::bits(hash);
-        slot.store(entry.as_ptr().map_addr(|address| address | bits << ADDRESS_BITS), Ordering::Release);
+        let bits = bits + (at - home) * STEP;
+        slot.store(entry.as_ptr().map_addr(|address| address | bits), Ordering::Release);
         true
     }
 
-    /// Puts the word of an entry into the first free place; false if there is none near enough.
-    pub(super) fn place(&self, hash: u64, entry: NonNull<u8>) -> bool {
-        let free = self.search(hash, |_| None::<()>).err();
-        free.is_some_and(|at| self.fill(at, hash, entry))
+    /// Puts the word of an entry into the first free place, if it is not here; false if there is none near enough.
+    pub(super) fn place(&self, spot: Spot, entry: NonNull<u8>) -> bool {
+        let mut bits = spot.bits;
+        for slot in self.slots[spot.home..].iter().take(self.farthest() + 1) {
+            let (word, new) = (slot.load(Ordering::Relaxed), entry.as_ptr().map_addr(|address| address | bits));
+            if word.is_null() {
+                slot.store(new, Ordering::Release);
+            }
+            if word.is_null() || word == new {
+                return true;
+            }
+            bits = bits.wrapping_add(STEP);
+        }
+        false
     }
 
     /// Puts another entry of the same key into a place.
@@ -266,9 +249,8 @@ impl Words {
             if word.is_null() {
                 break;
             }
-            // The upper eight bits are one more than the steps it may go.
-            if word.addr() >> (ADDRESS_BITS + 8) > by {
-                gap.store(word.map_addr(|address| address - ((by * STEP) << ADDRESS_BITS)), Ordering::Release);
+            if distance(word) >= by {
+                gap.store(word.map_addr(|address| address - by * STEP), Ordering::Release);
                 self.moves.store(self.moves.load(Ordering::Relaxed) + 2, Ordering::Release);
                 (gap, by) = (slot, 0);
             }
@@ -276,12 +258,12 @@ impl Words {
         gap.store(null_mut(), Ordering::Release);
     }
 
-    /// The words of these homes, wherever they stand.
-    pub(super) fn of_homes(&self, homes: Range<usize>) -> impl Iterator<Item = *mut u8> {
+    /// The words of these homes, wherever they stand, and the home of each.
+    pub(super) fn of_homes(&self, homes: Range<usize>) -> impl Iterator<Item = (usize, *mut u8)> {
         let words = (homes.start..).zip(&self.slots[homes.start..]).map(|(at, slot)| (at, slot.load(Ordering::Relaxed)));
         // From home to its place no word is null: behind a null that is not before their last home stands none of them.
         let near = words.take_while(move |(at, word)| at + 1 < homes.end || !word.is_null());
-        let is_of = move |at: usize, word: *mut u8| homes.contains(&(at + 1 - (word.addr() >> (ADDRESS_BITS + 8))));
-        near.filter(move |(at, word)| !word.is_null() && is_of(*at, *word)).map(|(_, word)| word)
+        let with_home = near.filter(|(_, word)| !word.is_null()).map(|(at, word)| (at - distance(word), word));
+        with_home.filter(move |(home, _)| homes.contains(home))
     }
 }
