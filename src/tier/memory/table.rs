@@ -138,14 +138,14 @@ pub(super) fn expect<T>(place: &T) {
 /// Somebody is going to look at the head and the key of a word's entry.
 #[inline]
 fn expect_head(word: *mut u8) {
-    prefetch(word, 0);
-    prefetch(word, 48);
+    prefetch(bare(word), 0);
+    prefetch(bare(word), 48);
 }
 
-/// Fetches the bytes so far behind the entry of a word into the cache, if the processor likes, while others are still on their way.
+/// Fetches the bytes so far behind an address into the cache, if the processor likes, while others are still on their way.
 #[inline]
-fn prefetch(word: *mut u8, behind: usize) {
-    let address = bare(word).map_addr(|address| address + behind);
+fn prefetch(start: *mut u8, behind: usize) {
+    let address = start.wrapping_add(behind);
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it reads nothing, faults at no address, and every x86-64 processor has it.
     unsafe {
@@ -174,9 +174,7 @@ fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>
         // SAFETY: a word that is not null is of a `Held`. Whoever takes it out leaves the reference to the yard, and `_while` was there before
         // the word was read and holds that back.
         let entry = ManuallyDrop::new(unsafe { entry_of(word) });
-        prefetch(word, 64);
-        prefetch(word, 128);
-        prefetch(word, 192);
+        [64, 128, 192].into_iter().for_each(|behind| prefetch(bare(word), behind));
         entry.is_of(key).then_some(Seen { entry, pinned: PhantomData })
     })
 }

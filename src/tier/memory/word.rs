@@ -3,7 +3,7 @@
 //! A word is null, or an entry's address with twenty bits that an address does not use:
 //!
 //! ```text
-//! | distance from home + 1 (8) | upper bits of the hash (8) | address of the entry (44) | lower bits of the hash (4) |
+//! | distance from home + 1 (8) | lower bits of the hash (8) | address of the entry (44) | upper bits of the hash (4) |
 //! ```
 //!
 //! **Home** is the lower half of the hash, taken as a fraction, times the homes of the array. So all arrays have the same order, whatever their size.
@@ -88,6 +88,12 @@ impl Scale {
         home(self.homes(), hash)
     }
 
+    /// The upper sixteen bits of a word at home, which are enough for who searches.
+    #[inline]
+    pub(super) fn upper(self, hash: u64) -> usize {
+        (((hash & 0xFFFF_FFFF) >> self.shift) & 0xFF) as usize | STEP >> 48
+    }
+
     #[inline]
     pub(super) fn spot(self, hash: u64) -> Spot {
         Spot { home: self.home(hash), bits: bits((hash & 0xFFFF_FFFF) >> self.shift) }
@@ -115,11 +121,11 @@ impl Scale {
 /// The lowest bits of `part` as those of a word, at home.
 #[inline]
 fn bits(part: u64) -> usize {
-    STEP | (part as usize & 0xFF0) << 44 | part as usize & 0xF
+    STEP | (part as usize & 0xFF) << 48 | part as usize >> 8 & 0xF
 }
 
 /// The bits of the hash in a word.
 #[inline]
 fn tag(word: *mut u8) -> u64 {
-    (word.addr() >> 44 & 0xFF0 | word.addr() & 0xF) as u64
+    (word.addr() >> 48 & 0xFF | (word.addr() & 0xF) << 8) as u64
 }

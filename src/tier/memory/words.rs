@@ -168,20 +168,20 @@ impl Words {
     }
 
     /// What `look` makes of the first word it takes for the right one; it is shown those whose bits are right. If it takes none: the number
-    /// of the first free word of the walk, for [`fill`](Self::fill). Words beyond the farthest that the entry may be at can be shown, too.
+    /// of the first free word of the walk, for [`fill`](Self::fill). Of those beyond the farthest that the entry may be at none is shown.
     #[inline(always)]
     pub(super) fn search<R>(&self, hash: u64, mut look: impl FnMut(*mut u8) -> Option<R>) -> Result<R, usize> {
-        let Spot { home, mut bits } = self.scale.spot(hash);
+        let (home, mut upper) = (self.home(hash), self.scale.upper(hash));
         for (step, slot) in self.slots[home..].iter().enumerate() {
             let word = slot.load(Ordering::Acquire);
-            if word.addr() & !ADDRESS == bits {
+            if word.addr() >> 48 == upper {
                 if let Some(found) = look(word) {
                     return Ok(found);
                 }
             } else if word.is_null() {
                 return Err(home + step);
             }
-            bits = bits.wrapping_add(STEP);
+            upper += STEP >> 48;
         }
         Err(NOWHERE)
     }
