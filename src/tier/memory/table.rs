@@ -24,7 +24,7 @@ use super::few::Few;
 use super::grow::{Growth, grown};
 use super::pin::{Pin, pin};
 use super::sync::{Atomic, AtomicU64, FEWEST, LOOK, Mutex, MutexGuard, Ordering, Owned, PAGES, SOME, Shared, WORK, unprotected};
-use super::word::{Scale, bare, fits};
+use super::word::{bare, fits};
 use super::words::{Draft, Place, Words};
 use super::yard::Yard;
 use crate::entry::Entry;
@@ -405,10 +405,14 @@ impl Edit<'_> {
         page.words.store(Owned::new(new), Ordering::Release);
     }
 
-    /// The words of some homes from one on are going to be taken over into `words`.
-    pub(super) fn expect_homes(&self, from: &Words, home: usize, words: Scale) {
-        (0..SOME).step_by(8).for_each(|more| prefetch(from.address(home + SOME + more), 0));
-        if words.is_finer_than(from.scale()) {
+    /// The words of some homes from one on are going to be put into another array.
+    fn expect_homes(&self, from: &Words, home: usize, to: &Words) {
+        let there = home * to.homes() / from.homes();
+        for more in (0..2 * WORK).step_by(8) {
+            prefetch(from.address(home + more), 0);
+            prefetch(to.address(there + more), 0);
+        }
+        if to.scale().is_finer_than(from.scale()) {
             from.of_homes(home..from.homes().min(home + SOME)).for_each(|(_, word)| expect_head(word));
         }
     }
@@ -435,14 +439,14 @@ impl Edit<'_> {
         let words = self.array(number);
         let Some(older) = self.followed(number) else { return true };
         let (mut from, homes, size, mut work) = (words.done(), older.homes(), older.len(), 0);
-        while from < homes && work < WORK {
-            let to = homes.min(from + SOME);
-            let Some(more) = self.carry(older, from..to, words, hash_of) else { return false };
-            words.set_done(to);
-            (from, work) = (to, work + more);
-        }
         if from < homes {
-            self.expect_homes(older, from, words.scale());
+            while from < homes && work < WORK {
+                let to = homes.min(from + SOME);
+                let Some(more) = self.carry(older, from..to, words, hash_of) else { return false };
+                words.set_done(to);
+                (from, work) = (to, work + more);
+            }
+            self.expect_homes(older, from, words);
             return true;
         }
         let pinned = pin();
@@ -451,7 +455,7 @@ impl Edit<'_> {
         // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
         unsafe { pinned.guard().defer_destroy(before) };
         self.counts.subtract(size);
-        self.yard.ask_for_flush();
+        self.yard.note_deferred(size * size_of::<*mut u8>());
         *self.growth = Growth::No;
         true
     }
@@ -469,8 +473,9 @@ impl Edit<'_> {
             }
             homes = grown(homes);
         };
+        let size = words.len() + older.map_or(0, Words::len);
         self.counts.add(new.len());
-        self.counts.subtract(words.len() + older.map_or(0, Words::len));
+        self.counts.subtract(size);
         let (pinned, page) = (pin(), &self.pages[number]);
         page.place.set(&new);
         let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
@@ -482,7 +487,7 @@ impl Edit<'_> {
             }
             pinned.guard().defer_destroy(before);
         }
-        self.yard.ask_for_flush();
+        self.yard.note_deferred(size * size_of::<*mut u8>());
         if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Following(at) if at == number) {
             *self.growth = Growth::No;
         }
