@@ -305,11 +305,12 @@ impl Memory {
             table.side.spare.store(shard.spare(), Ordering::Relaxed);
         }
         // Filled where it is dropped: what is moved right after it was written in pieces is waited for.
-        let mut freed = Freed::new();
-        let flush = shard.edit.leftovers(&mut freed);
+        let (mut freed, mut arrays) = (Freed::new(), Few::new());
+        let flush = shard.edit.leftovers(&mut freed, &mut arrays);
         shard.state.leftovers(&mut freed);
         drop(locked);
         freed.take_each(drop);
+        arrays.take_each(drop);
         if flush {
             pin().flush();
         }

@@ -94,11 +94,6 @@ mod sync {
                 epoch.deferred.push(Deferred { under: self.0, guards: epoch.guards.clone(), work: Box::new(work) });
             });
         }
-
-        /// # Safety
-        ///
-        /// As crossbeam's; here the value is left alone.
-        pub(super) unsafe fn defer_destroy<T>(&self, _: Shared<'_, T>) {}
     }
 
     impl Drop for Guard {
@@ -300,7 +295,7 @@ impl Bench {
         let (mut edit, _) = locked.parts();
         edit.remove(0, held);
         let mut freed = table::Freed::new();
-        edit.leftovers(&mut freed);
+        edit.leftovers(&mut freed, &mut few::Few::new());
         drop(locked);
         drop(freed);
     }
@@ -312,7 +307,7 @@ impl Bench {
         let (mut edit, held) = locked.parts();
         held.push(edit.replace(0, old, new));
         let mut freed = table::Freed::new();
-        edit.leftovers(&mut freed);
+        edit.leftovers(&mut freed, &mut few::Few::new());
         drop(locked);
         drop(freed);
         kept

@@ -16,7 +16,7 @@ pub(super) const FEWEST: usize = 8;
 pub(super) const SOME: usize = 8;
 pub(super) const WORK: usize = 16;
 /// To ask an entry for its hash is as much work as so many words.
-pub(super) const LOOK: usize = 4;
+pub(super) const LOOK: usize = 12;
 /// Words of a larger array that a put writes.
 pub(super) const PIECE: usize = 128;
 /// Entries that are freed together, at most, and their bytes.

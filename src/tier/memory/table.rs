@@ -122,10 +122,24 @@ pub(super) struct Side<S> {
     guarded: Mutex<Guarded<S>>,
 }
 
+/// An array that was given up, with the one that it follows. Nobody sees it any more when it is dropped: it comes out of a yard, or the table is gone.
+pub(super) struct Retired(Atomic<Words>);
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        let mut next = std::mem::replace(&mut self.0, Atomic::null());
+        // SAFETY: unpublished by its only writer, and not seen any more; an array that it follows only through it.
+        while let Some(mut words) = unsafe { next.try_into_owned() } {
+            next = std::mem::replace(&mut words.older, Atomic::null());
+        }
+    }
+}
+
 /// What the writer's lock guards.
 pub(super) struct Guarded<S> {
     state: S,
     yard: Yard<Held>,
+    arrays: Yard<Retired>,
     growth: Growth,
 }
 
@@ -186,7 +200,7 @@ impl<S> Table<S> {
             Page { place: Place::of(&words), words: Atomic::new(words) }
         });
         let counts = Counts::of(PAGES * Words::with_homes(FEWEST).len());
-        let guarded = Mutex::new(Guarded { state, yard: Yard::new(), growth: Growth::No });
+        let guarded = Mutex::new(Guarded { state, yard: Yard::new(), arrays: Yard::new(), growth: Growth::No });
         Self { pages, side: CachePadded::new(Side { counts, spare: AtomicU64::new(0), guarded }) }
     }
 
@@ -242,11 +256,8 @@ impl<S> Table<S> {
 impl<S> Drop for Table<S> {
     fn drop(&mut self) {
         for page in &mut self.pages {
-            let mut next = std::mem::replace(&mut page.words, Atomic::null());
-            // SAFETY: `&mut self`: no reader is in here, and nobody else refers to an array or the one it follows.
-            while let Some(mut words) = unsafe { next.try_into_owned() } {
-                next = std::mem::replace(&mut words.older, Atomic::null());
-            }
+            // `&mut self`: no reader is in here.
+            drop(Retired(std::mem::replace(&mut page.words, Atomic::null())));
         }
         let mut guarded = self.side.guarded.lock();
         let left = guarded.yard.clear();
@@ -266,8 +277,8 @@ impl<S> Locked<'_, S> {
     /// The right to edit the words, and the state behind the lock; both end with it.
     #[inline]
     pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
-        let Guarded { state, yard, growth } = &mut *self.guarded;
-        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard, growth }, state)
+        let Guarded { state, yard, arrays, growth } = &mut *self.guarded;
+        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard, arrays, growth }, state)
     }
 }
 
@@ -286,6 +297,7 @@ pub(super) struct Edit<'e> {
     pages: &'e [Page; PAGES],
     pub(super) counts: &'e Counts,
     yard: &'e mut Yard<Held>,
+    arrays: &'e mut Yard<Retired>,
     pub(super) growth: &'e mut Growth,
 }
 
@@ -377,17 +389,21 @@ impl Edit<'_> {
         self.yard.lay(held, bytes);
     }
 
-    /// A few entries that were taken out and that nobody can see any more, to be dropped when the lock is released; and whether to
-    /// [`flush`](Pin::flush) then.
+    /// A few entries that were taken out, and arrays that were given up, which nobody can see any more, to be dropped when the lock is released; and
+    /// whether to [`flush`](Pin::flush) then.
     #[inline]
-    pub(super) fn leftovers(&mut self, freed: &mut Freed) -> bool {
+    pub(super) fn leftovers(&mut self, freed: &mut Freed, arrays: &mut Few<Retired>) -> bool {
         self.yard.free(|held| freed.push(ManuallyDrop::into_inner(held.0)));
-        self.yard.wants_flush()
+        if !self.arrays.is_empty() {
+            self.arrays.free(|array| arrays.push(array));
+        }
+        self.yard.wants_flush() | self.arrays.wants_flush()
     }
 
     /// Lets the last that were taken out go too, though they are few.
     pub(super) fn close_batch(&mut self) {
         self.yard.close();
+        self.arrays.close();
     }
 
     /// Publishes an array that follows the one of this number, which follows none.
@@ -452,10 +468,8 @@ impl Edit<'_> {
         let pinned = pin();
         let before = words.older.swap(Shared::null(), Ordering::AcqRel, pinned.guard());
         words.set_whole();
-        // SAFETY: the array was just unpublished by its only writer; readers that still walk it are pinned.
-        unsafe { pinned.guard().defer_destroy(before) };
+        self.arrays.lay(Retired(Atomic::from(before)), size * size_of::<*mut u8>());
         self.counts.subtract(size);
-        self.yard.note_deferred(size * size_of::<*mut u8>());
         *self.growth = Growth::No;
         true
     }
@@ -479,15 +493,7 @@ impl Edit<'_> {
         let (pinned, page) = (pin(), &self.pages[number]);
         page.place.set(&new);
         let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
-        // SAFETY: both arrays were just unpublished by their only writer; readers that still walk them are pinned.
-        unsafe {
-            let older = before.deref().older.load(Ordering::Relaxed, pinned.guard());
-            if !older.is_null() {
-                pinned.guard().defer_destroy(older);
-            }
-            pinned.guard().defer_destroy(before);
-        }
-        self.yard.note_deferred(size * size_of::<*mut u8>());
+        self.arrays.lay(Retired(Atomic::from(before)), size * size_of::<*mut u8>());
         if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Following(at) if at == number) {
             *self.growth = Growth::No;
         }

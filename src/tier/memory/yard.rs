@@ -28,16 +28,14 @@ pub(super) struct Yard<T> {
     open_bytes: usize,
     /// Batches with a lower number are seen by nobody any more. Counted up by the epoch.
     passed: Arc<AtomicU64>,
-    /// Was enough left to the epoch since somebody asked?
+    /// Was something left to the epoch since somebody asked?
     wants_flush: bool,
-    /// Bytes that were left to it and did not make it enough.
-    deferred: usize,
 }
 
 impl<T> Yard<T> {
     pub(super) fn new() -> Self {
         let (waiting, closed, passed) = (VecDeque::new(), VecDeque::new(), Arc::new(AtomicU64::new(0)));
-        Self { waiting, ready: 0, closed, oldest: 0, open: 0, open_bytes: 0, passed, wants_flush: false, deferred: 0 }
+        Self { waiting, ready: 0, closed, oldest: 0, open: 0, open_bytes: 0, passed, wants_flush: false }
     }
 
     /// Takes in what nobody can find any more, and what of it is in memory.
@@ -66,15 +64,13 @@ impl<T> Yard<T> {
         });
     }
 
-    /// Something else of so many bytes was left to the epoch, too.
-    pub(super) fn note_deferred(&mut self, bytes: usize) {
-        self.deferred += bytes;
-        if self.deferred >= BATCH_BYTES {
-            (self.deferred, self.wants_flush) = (0, true);
-        }
+    /// Is nothing in it?
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
-    /// Was enough left to the epoch since this was asked last?
+    /// Was something left to the epoch since this was asked last?
     #[inline]
     pub(super) fn wants_flush(&mut self) -> bool {
         std::mem::take(&mut self.wants_flush)

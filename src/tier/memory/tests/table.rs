@@ -1,5 +1,6 @@
 //! What a stress test reaches too rarely: gaps, moves, and what a pinned reader saw.
 
+use super::super::few::Few;
 use super::super::pin::pin;
 use super::super::table::{Edit, Freed, Held, Table};
 use crate::entry::{Entry, Meta};
@@ -104,7 +105,7 @@ fn what_somebody_else_in_the_process_has_pinned_holds_back_nothing() {
     let freed = (0..1_000_000).any(|_| {
         pin().flush();
         let mut freed = Freed::new();
-        table.lock().parts().0.leftovers(&mut freed);
+        table.lock().parts().0.leftovers(&mut freed, &mut Few::new());
         freed.take_each(drop);
         std::thread::yield_now();
         !kept.is_shared()
