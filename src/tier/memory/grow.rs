@@ -57,7 +57,7 @@ impl Edit<'_> {
 
     /// Is there an array that grows?
     #[inline]
-    fn grows(&self) -> bool {
+    pub(super) fn grows(&self) -> bool {
         !matches!(self.growth, Growth::No)
     }
 

@@ -19,7 +19,7 @@ use crate::key::{Key, KeyHasher};
 /// Bytes of tables an entry is charged with: a word at the lowest load after a growth (12.8), its place (8.4), its ghosts (9), rounded up.
 const PER_ENTRY: u64 = 31;
 /// Bytes a shard costs before it holds anything, besides its tables.
-const FIXED: u64 = 1152;
+pub(super) const FIXED: u64 = 1280;
 /// A value may be this part of its shard.
 const LARGEST: u64 = 4;
 /// Places looked at in one hold of the lock.

@@ -12,7 +12,9 @@ use crate::namespace::Namespace;
 use crate::policy::TtlPolicy;
 
 mod budget;
+mod grow;
 mod table;
+mod word;
 mod yard;
 
 struct Bench {

@@ -62,3 +62,23 @@ fn the_budget_is_kept_when_all_of_main_is_the_entry_that_has_just_grown() {
     assert!(grown.admitted && bench.holds(&anchor) && !grown.evicted.is_empty());
     bench.memory.validate();
 }
+
+#[test]
+fn maintenance_ends_a_growth_that_no_put_goes_on_with() {
+    let bench = Bench::new(4 << 20);
+    let grows = || bench.memory.shards.iter().any(|table| bench.memory.edit(table, |shard| shard.edit.grows()));
+    let mut put = 0;
+    while put < 1_000 || !grows() {
+        bench.put(&format!("k{put}"), &[7; 200]);
+        put += 1;
+    }
+    assert_eq!(bench.memory.expire(0, usize::MAX), 0);
+    assert!(!grows());
+    assert!((0..put).all(|n| bench.holds(&format!("k{n}"))));
+    bench.memory.validate();
+}
+
+#[test]
+fn an_empty_shard_is_charged_what_it_takes() {
+    assert_eq!(size_of::<CachePadded<Table<State>>>() as u64, shard::FIXED);
+}
