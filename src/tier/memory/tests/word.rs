@@ -9,7 +9,7 @@ use super::super::word::{Scale, Spot, bare, distance};
 /// A word of this hash that stands so many places from home.
 fn word(scale: Scale, hash: u64, from_home: usize) -> (usize, *mut u8) {
     let Spot { home, bits } = scale.spot(hash);
-    (home, without_provenance_mut(0x7000_1234_5670 | bits + (from_home << 56)))
+    (home, without_provenance_mut(0x7000_1234_5670 | (bits + (from_home << 56))))
 }
 
 #[test]
