@@ -169,7 +169,7 @@ fn prefetch(start: *mut u8, behind: usize) {
     let _ = address;
 }
 
-/// The entry of a word, without its sixteen bits.
+/// The entry of a word, without its other bits.
 ///
 /// # Safety
 ///

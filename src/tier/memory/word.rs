@@ -9,7 +9,7 @@
 //! **Home** is the lower half of the hash, taken as a fraction, times the homes of the array. So all arrays have the same order, whatever their size.
 //!
 //! **The bits of the hash** are twelve in a row of that half; which ones, the [`Scale`] of the array says. They begin above those that the home
-//! leaves open, so home and bits together tell where in the half an entry stands, to a thousandth of a home. When the array
+//! leaves open, so home and bits together tell where in the half an entry stands, to a hundredth of a home or better. When the array
 //! grows, that tells its new home, and the same bits still do for it: a word is taken over without a look at its entry, which is a cache miss,
 //! but one in some hundred, which stands too near to the border of two homes. After some doublings the bits are too coarse, and that growth asks all entries for
 //! their hash. (Bits that have nothing to do with the home are as good for a search, but need that look at each growth.)

@@ -1,7 +1,7 @@
 //! The words of one array of a [`table`](super::table): where an entry stands. A word is never followed here, so all of this is safe code.
 //!
-//! Open addressing with linear probing over [words](super::word) of eight bytes. A search walks from the home of the key on and compares the twenty bits
-//! that are not the address with what they would have to be *at this very place*, so that a wrong entry is looked at once in some hundred finds.
+//! Open addressing with linear probing over [words](super::word) of eight bytes. A search walks from the home of the key on and compares the upper sixteen
+//! bits with what they would have to be *at this very place*, so that a wrong entry is looked at once in some hundred finds.
 //!
 //! **Removal leaves no tombstone.** The words behind the gap that may move closer to their home do; the word says how far from home it
 //! is, so no entry is touched for it. (Tombstones were rejected: under steady eviction they force a rebuild
