@@ -2,8 +2,9 @@
 //!
 //! An array is full at three quarters. Then one is [drafted](Growth::Drafting) that is a quarter larger, a piece a put, and when it is written it
 //! [follows](Growth::Following): each put takes some words over, which mostly needs no look at their entries ([`word`](super::word)), so that no put waits for all
-//! of them. One array of a table grows at a time, so that little memory is held twice and few reads have two places to look at; another that is full waits, which
-//! takes so few puts that it becomes hardly fuller. Where nothing is put any more, maintenance goes on.
+//! of them. One array of a table grows at a time, so that little memory is held twice and few reads have two places to look at; another that is full waits, and
+//! becomes a little fuller. Where a word finds no place near enough, which is rare, and where an array becomes smaller, all is done [at once](Edit::rebuild). Where
+//! nothing is put any more, maintenance goes on.
 //!
 //! Rejected: a new array filled at once (one put in two hundred took ten microseconds and more); words that tell nothing (each entry was asked for its hash,
 //! which made the puts of a filling cache take half as long again); smaller steps (too many arrays wait, and become too full).
