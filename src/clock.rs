@@ -23,6 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+pub(crate) mod lap;
+
 /// How far ahead of the coarse time a deadline must be for the coarse time to decide, in milliseconds:
 /// ten times the period of the ticker.
 pub(crate) const COARSE_SLACK_MS: u64 = 1_000;

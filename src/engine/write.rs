@@ -80,7 +80,7 @@ impl Engine {
         shape: Shape,
     ) -> Result<Option<Shared>, Error> {
         self.check_size(key, payload.len())?;
-        let took = self.recorder.sample();
+        let lap = self.recorder.sample();
         let moment = self.gates.moment();
         let mut evicted = Evicted::new();
         let shared = {
@@ -95,8 +95,8 @@ impl Engine {
         self.flights.detach_key(key.id, key.text);
         self.recorder.set(key.id);
         self.demote(&mut evicted, moment);
-        if let Some(took) = took {
-            self.recorder.timed_in_memory(Verb::Set, key.id, took.elapsed());
+        if let Some(lap) = lap {
+            self.recorder.timed_in_memory(Verb::Set, key.id, lap);
         }
         Ok(shared)
     }

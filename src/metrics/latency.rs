@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
+use crate::clock::lap::{Counter, Scale, Ticks};
 use crate::metrics::outcome::Verb;
 use crate::metrics::pending::Pending;
 use crate::metrics::snapshot::Latency;
@@ -37,14 +38,15 @@ impl Latencies {
 
     /// One of memory took so long. `pending` is the caller's own, if it has one. A hit waits for nobody: a time that finds no room while somebody
     /// else has the histogram is not told.
-    pub(crate) fn record_soon(&self, verb: Verb, took: Duration, pending: Option<&Pending>) {
-        if pending.is_some_and(|pending| pending.push(nanos(took))) {
+    pub(crate) fn record_soon(&self, verb: Verb, took: Ticks, pending: Option<&Pending>, counter: &Counter) {
+        if pending.is_some_and(|pending| pending.push(took)) {
             return;
         }
         let Some(mut latency) = self.0[Tier::Memory as usize][verb as usize].try_lock() else { return };
         if let Some(histogram) = latency.as_mut() {
-            pending.into_iter().for_each(|pending| pending.each(|nanos| histogram.saturating_record(nanos)));
-            histogram.saturating_record(nanos(took));
+            let scale = counter.scale();
+            pending.into_iter().for_each(|pending| pending.each(|took| histogram.saturating_record(bounded(scale.nanos(took)))));
+            histogram.saturating_record(bounded(scale.nanos(took)));
         }
         pending.into_iter().for_each(Pending::clear);
     }
@@ -56,14 +58,14 @@ impl Latencies {
     }
 
     /// What was measured so far, with what the threads have not recorded yet.
-    pub(crate) fn tell<'p>(&self, tier: Tier, verb: Verb, pending: impl Iterator<Item = &'p Pending>) -> Latency {
+    pub(crate) fn tell<'p>(&self, tier: Tier, verb: Verb, pending: impl Iterator<Item = &'p Pending>, scale: Scale) -> Latency {
         let latency = self.0[tier as usize][verb as usize].lock();
         let Some(histogram) = latency.as_ref() else { return Latency::default() };
         if tier != Tier::Memory {
             return tell(histogram);
         }
         let mut all = histogram.clone();
-        pending.for_each(|pending| pending.each(|nanos| all.saturating_record(nanos)));
+        pending.for_each(|pending| pending.each(|took| all.saturating_record(bounded(scale.nanos(took)))));
         drop(latency);
         tell(&all)
     }
@@ -75,7 +77,11 @@ fn histogram() -> Option<Histogram<u64>> {
 }
 
 fn nanos(took: Duration) -> u64 {
-    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).clamp(1, LONGEST_NS)
+    bounded(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn bounded(nanos: u64) -> u64 {
+    nanos.clamp(1, LONGEST_NS)
 }
 
 fn tell(histogram: &Histogram<u64>) -> Latency {

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::clock::lap::Ticks;
+
 /// With the length two cache lines.
 const ROOM: usize = 15;
 
@@ -12,29 +14,29 @@ const ROOM: usize = 15;
 #[derive(Default)]
 pub(crate) struct Pending {
     len: AtomicUsize,
-    nanos: [AtomicU64; ROOM],
+    ticks: [AtomicU64; ROOM],
 }
 
 impl Pending {
     pub(crate) const fn new() -> Self {
-        Self { len: AtomicUsize::new(0), nanos: [const { AtomicU64::new(0) }; ROOM] }
+        Self { len: AtomicUsize::new(0), ticks: [const { AtomicU64::new(0) }; ROOM] }
     }
 
     /// Adds a time, if there is room.
     #[must_use]
-    pub(crate) fn push(&self, nanos: u64) -> bool {
+    pub(crate) fn push(&self, took: Ticks) -> bool {
         let len = self.len.load(Ordering::Relaxed);
-        let Some(free) = self.nanos.get(len) else { return false };
-        free.store(nanos, Ordering::Relaxed);
+        let Some(free) = self.ticks.get(len) else { return false };
+        free.store(took.0, Ordering::Relaxed);
         // Who sees the length sees the time.
         self.len.store(len + 1, Ordering::Release);
         true
     }
 
     /// All that were added since it was emptied, for who holds the histogram's lock.
-    pub(crate) fn each(&self, mut record: impl FnMut(u64)) {
+    pub(crate) fn each(&self, mut record: impl FnMut(Ticks)) {
         let len = self.len.load(Ordering::Acquire);
-        self.nanos[..len].iter().for_each(|nanos| record(nanos.load(Ordering::Relaxed)));
+        self.ticks[..len].iter().for_each(|ticks| record(Ticks(ticks.load(Ordering::Relaxed))));
     }
 
     /// Forgets all, by the owner, who holds the histogram's lock.

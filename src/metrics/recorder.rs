@@ -4,8 +4,8 @@
 //! tier, of a namespace, of all) are made when somebody asks ([`super::totals`]). Events that cost microseconds anyway (errors,
 //! fetches, movements) are plain shared atomics.
 //!
-//! One in 64 of a thread's operations on memory is timed, where a look at the clock is a third of the operation and lets none of its
-//! neighbours overlap with it; one in eight of the disk's that find the page cache warm, which then counts for eight; all else of
+//! One in 64 of a thread's operations on memory is timed, by the processor's own counter ([`crate::clock::lap`]), for its end waits for
+//! the read and lets none of its neighbours overlap with it; one in eight of the disk's that find the page cache warm, which then counts for eight; all else of
 //! disk and Redis. What is rare on a hit (it is timed, it is the first, the thread has no slot of its own) is out of line, behind one test.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
+use crate::clock::lap::{Counter, Lap, Ticks};
 use crate::clock::{Clock, Stopwatch};
 use crate::metrics::cells::{Cells, NamespaceCells, Owner};
 use crate::metrics::latency::Latencies;
@@ -35,6 +36,8 @@ pub(crate) struct Recorder {
     /// Steady milliseconds at open.
     opened: u64,
     is_idle: bool,
+    /// Times what memory does.
+    counter: &'static Counter,
     slots: Slots,
     rare: CachePadded<Rare>,
     latencies: Latencies,
@@ -66,6 +69,7 @@ impl Recorder {
             clock,
             opened,
             is_idle: !counts,
+            counter: Counter::of_process(),
             slots: Slots::new(),
             rare: CachePadded::default(),
             latencies: Latencies::new(),
@@ -97,7 +101,7 @@ impl Recorder {
     #[inline(always)]
     pub(crate) fn resident_hit(&self, places: Places, ns: NamespaceId) -> ResidentHit {
         if places == Places::NONE {
-            return ResidentHit { cells: NamespaceCells::nobody(), rarely: Some(Rarely { owner: Owner::Many, took: None }) };
+            return ResidentHit { cells: NamespaceCells::nobody(), rarely: Some(Rarely { owner: Owner::Many, lap: None }) };
         }
         match places.seated_and_untimed(ns) {
             Some(cells) => ResidentHit { cells, rarely: None },
@@ -109,13 +113,13 @@ impl Recorder {
     fn rare_resident_hit(&self, ns: NamespaceId) -> ResidentHit {
         let (cells, owner) = self.slots.cells(ns);
         // The clock last: what came before is not a part of the read.
-        ResidentHit { cells, rarely: Some(Rarely { owner, took: memory_turn_is_up().then(Clock::stopwatch) }) }
+        ResidentHit { cells, rarely: Some(Rarely { owner, lap: memory_turn_is_up().then(|| self.counter.begin()) }) }
     }
 
     #[cold]
     fn count_rare_hit(&self, cells: &Cells, rarely: Rarely) {
         // The clock first: the count is not a part of the read.
-        let took = rarely.took.map(Stopwatch::elapsed);
+        let took = rarely.lap.map(|lap| self.counter.end(lap));
         cells.hits[Tier::Memory as usize].bump(rarely.owner);
         if let Some(took) = took {
             self.time_in_memory(Verb::Get, cells, rarely.owner, took);
@@ -189,10 +193,10 @@ impl Recorder {
         add(&self.rare.invalidated_entries, entries);
     }
 
-    /// A stopwatch for one in 64 of this thread's operations, the first among them.
+    /// A lap begins for one in 64 of this thread's operations, the first among them.
     #[inline]
-    pub(crate) fn sample(&self) -> Option<Stopwatch> {
-        (!self.is_idle && memory_turn()).then(Clock::stopwatch)
+    pub(crate) fn sample(&self) -> Option<Lap> {
+        (!self.is_idle && memory_turn()).then(|| self.counter.begin())
     }
 
     /// A stopwatch for one in eight of this thread's reads of the disk that may not wait, the first among them, and for how many reads it stands.
@@ -201,16 +205,17 @@ impl Recorder {
         page_cache_turn(SAMPLE_CACHED_EVERY).map(|reads| (Clock::stopwatch(), reads))
     }
 
-    /// A [sampled](Self::sample) operation of memory took so long. Below 1 ns and above 60 s it is counted as these.
+    /// A [sampled](Self::sample) operation of memory ends. Below 1 ns and above 60 s it is counted as these.
     #[cold]
-    pub(crate) fn timed_in_memory(&self, verb: Verb, ns: NamespaceId, took: Duration) {
+    pub(crate) fn timed_in_memory(&self, verb: Verb, ns: NamespaceId, lap: Lap) {
+        let took = self.counter.end(lap);
         let (cells, owner) = self.slots.cells(ns);
         self.time_in_memory(verb, cells, owner, took);
     }
 
-    fn time_in_memory(&self, verb: Verb, cells: &Cells, owner: Owner, took: Duration) {
+    fn time_in_memory(&self, verb: Verb, cells: &Cells, owner: Owner, took: Ticks) {
         let pending = (owner == Owner::One).then_some(&cells.pending[verb as usize]);
-        self.latencies.record_soon(verb, took, pending);
+        self.latencies.record_soon(verb, took, pending, self.counter);
     }
 
     /// An operation of `tier` took so long. Bounded as those in memory.
@@ -300,7 +305,8 @@ impl Recorder {
     }
 
     fn latency(&self, tier: Tier, verb: Verb) -> Latency {
-        self.latencies.tell(tier, verb, self.slots.used().flat_map(Slot::all).map(|cells| &cells.pending[verb as usize]))
+        let pending = self.slots.used().flat_map(Slot::all).map(|cells| &cells.pending[verb as usize]);
+        self.latencies.tell(tier, verb, pending, self.counter.scale())
     }
 }
 
@@ -313,7 +319,7 @@ pub(crate) struct ResidentHit {
 
 struct Rarely {
     owner: Owner,
-    took: Option<Stopwatch>,
+    lap: Option<Lap>,
 }
 
 impl ResidentHit {
