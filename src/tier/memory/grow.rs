@@ -9,7 +9,7 @@
 //! Rejected: a new array filled at once (one put in two hundred took ten microseconds and more); words that tell nothing (each entry was asked for its hash,
 //! which made the puts of a filling cache take half as long again); smaller steps (too many arrays wait, and become too full).
 
-use super::sync::{FEWEST, PIECE};
+use super::sync::{FEWEST, PIECE, SOME, WORK};
 use super::table::{Edit, Gap, Held, page};
 use super::words::Draft;
 use crate::entry::Entry;
@@ -24,7 +24,7 @@ pub(super) enum Growth {
 }
 
 /// Homes after one growth: the load goes from 3/4 to 3/5.
-pub(super) fn grown(homes: usize) -> usize {
+fn grown(homes: usize) -> usize {
     homes + (homes / 4).max(1)
 }
 
@@ -74,11 +74,12 @@ impl Edit<'_> {
                     && let Growth::Drafting(number, draft) = std::mem::replace(self.growth, Growth::No)
                 {
                     self.follow(number, draft.finish());
+                    *self.growth = Growth::Following(number);
                 }
             }
             Growth::Following(number) => {
                 let number = *number;
-                if !self.bring(hash_of) {
+                if !self.bring(number, hash_of) {
                     self.rebuild(number, grown(self.array(number).homes()), hash_of);
                 }
             }
@@ -92,6 +93,45 @@ impl Edit<'_> {
         let (len, homes) = (self.counts.len(hash), self.words(hash).homes());
         if homes > FEWEST && len * 8 < homes {
             self.rebuild(page(hash), (len * 2).max(FEWEST), &hash_of);
+        }
+    }
+
+    /// Takes some words over into an array that follows another, and gives that one up when it has them all. False if one finds no place near enough.
+    fn bring(&mut self, number: usize, hash_of: &impl Fn(&Entry) -> u64) -> bool {
+        let words = self.array(number);
+        let Some(older) = self.followed(number) else { return true };
+        let (mut from, homes, mut work) = (words.done(), older.homes(), 0);
+        if from == homes {
+            self.give_up_older(number);
+            *self.growth = Growth::No;
+            return true;
+        }
+        while from < homes && work < WORK {
+            let to = homes.min(from + SOME);
+            let Some(more) = self.carry(older, from..to, words, hash_of) else { return false };
+            words.set_done(to);
+            (from, work) = (to, work + more);
+        }
+        self.expect_homes(older, from, words);
+        true
+    }
+
+    /// Puts an array of at least so many homes with the same words into the place of one and of the one that it follows.
+    #[cold]
+    fn rebuild(&mut self, number: usize, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
+        let (words, older) = (self.array(number), self.followed(number));
+        let new = loop {
+            let new = Draft::after(words, homes).finish();
+            let rest = || older.is_none_or(|older| self.carry(older, words.done()..older.homes(), &new, hash_of).is_some());
+            // Some of the homes that are being taken over may be in both.
+            if self.carry(words, 0..words.homes(), &new, hash_of).is_some() && rest() {
+                break new;
+            }
+            homes = grown(homes);
+        };
+        self.supersede(number, new);
+        if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Following(at) if at == number) {
+            *self.growth = Growth::No;
         }
     }
 }

@@ -21,11 +21,11 @@ use crossbeam_utils::CachePadded;
 
 use super::counts::Counts;
 use super::few::Few;
-use super::grow::{Growth, grown};
+use super::grow::Growth;
 use super::pin::{Pin, pin};
 use super::sync::{Atomic, AtomicU64, FEWEST, LOOK, Mutex, MutexGuard, Ordering, Owned, PAGES, SOME, Shared, WORK, unprotected};
 use super::word::{bare, fits};
-use super::words::{Draft, Place, Words};
+use super::words::{Place, Words};
 use super::yard::Yard;
 use crate::entry::Entry;
 use crate::key::Key;
@@ -308,8 +308,8 @@ impl Edit<'_> {
         unsafe { self.pages[number].words.load(Ordering::Relaxed, unprotected()).deref() }
     }
 
-    /// The array that another one follows.
-    fn followed(&self, number: usize) -> Option<&Words> {
+    /// The array that the one of this number follows.
+    pub(super) fn followed(&self, number: usize) -> Option<&Words> {
         // SAFETY: null, or an array that only this writer could give up, which takes `&mut self`.
         unsafe { self.array(number).older.load(Ordering::Relaxed, unprotected()).as_ref() }
     }
@@ -411,7 +411,6 @@ impl Edit<'_> {
         if self.followed(number).is_some() {
             return;
         }
-        *self.growth = Growth::Following(number);
         let page = &self.pages[number];
         // SAFETY: only this writer could give the array up.
         let old = page.words.load(Ordering::Relaxed, unsafe { unprotected() });
@@ -422,7 +421,7 @@ impl Edit<'_> {
     }
 
     /// The words of some homes from one on are going to be put into another array.
-    fn expect_homes(&self, from: &Words, home: usize, to: &Words) {
+    pub(super) fn expect_homes(&self, from: &Words, home: usize, to: &Words) {
         let there = home * to.homes() / from.homes();
         for more in (0..2 * WORK).step_by(8) {
             prefetch(from.address(home + more), 0);
@@ -434,7 +433,7 @@ impl Edit<'_> {
     }
 
     /// Puts the words of some homes into another array. Returns how much work that was; nothing if one finds no place near enough.
-    fn carry(&self, from: &Words, homes: Range<usize>, to: &Words, hash_of: &impl Fn(&Entry) -> u64) -> Option<usize> {
+    pub(super) fn carry(&self, from: &Words, homes: Range<usize>, to: &Words, hash_of: &impl Fn(&Entry) -> u64) -> Option<usize> {
         let mut work = 1;
         for (home, word) in from.of_homes(homes) {
             // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
@@ -449,53 +448,28 @@ impl Edit<'_> {
         Some(work)
     }
 
-    /// Takes some words over, where an array follows another. False if one finds no place near enough.
-    pub(super) fn bring(&mut self, hash_of: &impl Fn(&Entry) -> u64) -> bool {
-        let Growth::Following(number) = *self.growth else { return true };
-        let words = self.array(number);
-        let Some(older) = self.followed(number) else { return true };
-        let (mut from, homes, size, mut work) = (words.done(), older.homes(), older.len(), 0);
-        if from < homes {
-            while from < homes && work < WORK {
-                let to = homes.min(from + SOME);
-                let Some(more) = self.carry(older, from..to, words, hash_of) else { return false };
-                words.set_done(to);
-                (from, work) = (to, work + more);
-            }
-            self.expect_homes(older, from, words);
-            return true;
-        }
-        let pinned = pin();
+    /// Gives up the array that the one of this number follows. All of its words are there.
+    pub(super) fn give_up_older(&mut self, number: usize) {
+        let Some(size) = self.followed(number).map(Words::len) else { return };
+        let (words, pinned) = (self.array(number), pin());
         let before = words.older.swap(Shared::null(), Ordering::AcqRel, pinned.guard());
         words.set_whole();
-        self.arrays.lay(Retired(Atomic::from(before)), size * size_of::<*mut u8>());
-        self.counts.subtract(size);
-        *self.growth = Growth::No;
-        true
+        self.retire(before, size);
     }
 
-    /// Publishes an array of at least so many homes with the same words, in the place of one and of the one that it follows.
-    #[cold]
-    pub(super) fn rebuild(&mut self, number: usize, mut homes: usize, hash_of: &impl Fn(&Entry) -> u64) {
-        let (words, older) = (self.array(number), self.followed(number));
-        let new = loop {
-            let new = Draft::after(words, homes).finish();
-            let rest = || older.is_none_or(|older| self.carry(older, words.done()..older.homes(), &new, hash_of).is_some());
-            // Some of the homes that are being taken over may be in both.
-            if self.carry(words, 0..words.homes(), &new, hash_of).is_some() && rest() {
-                break new;
-            }
-            homes = grown(homes);
-        };
-        let size = words.len() + older.map_or(0, Words::len);
+    /// Publishes an array in the place of the one of this number and of the one that it follows, whose words it has.
+    pub(super) fn supersede(&mut self, number: usize, new: Words) {
+        let size = self.array(number).len() + self.followed(number).map_or(0, Words::len);
         self.counts.add(new.len());
-        self.counts.subtract(size);
-        let (pinned, page) = (pin(), &self.pages[number]);
+        let (page, pinned) = (&self.pages[number], pin());
         page.place.set(&new);
         let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
+        self.retire(before, size);
+    }
+
+    /// Leaves to the yard an array that is published no more, with the one that it follows; so many words they had.
+    fn retire(&mut self, before: Shared<'_, Words>, size: usize) {
+        self.counts.subtract(size);
         self.arrays.lay(Retired(Atomic::from(before)), size * size_of::<*mut u8>());
-        if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Following(at) if at == number) {
-            *self.growth = Growth::No;
-        }
     }
 }
