@@ -50,9 +50,11 @@ impl Edit<'_> {
     fn place_anew(&mut self, hash: u64, held: &Held, hash_of: &impl Fn(&Entry) -> u64) {
         let homes = self.words(hash).homes();
         if self.counts.len(hash) * 4 > homes * 3 && !self.grows() {
+            // It is asked of the allocator, which is enough for one put.
             *self.growth = Growth::Drafting(page(hash), Draft::after(self.words(hash), grown(homes)));
+        } else {
+            self.go_on(hash_of);
         }
-        self.go_on(hash_of);
         while !self.words(hash).place(self.words(hash).scale().spot(hash), held.raw()) {
             self.rebuild(page(hash), grown(self.words(hash).homes()), hash_of);
         }
