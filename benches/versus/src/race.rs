@@ -126,6 +126,28 @@ pub fn tail(lanes: &[Lane], course: Course, share: f64, feed: impl FnMut() -> Ve
     })
 }
 
+/// The same of all operations of a lane together, whichever turn they were in, and without any that is not timed; that of one race after the other, each
+/// with lanes of its own.
+pub fn tail_of_all(races: usize, course: Course, share: f64, mut lanes: impl FnMut() -> (Vec<Lane>, Vec<Key>)) -> Results {
+    let mut results = Results { names: Vec::new(), figures: Vec::new() };
+    let mut random = fastrand::Rng::with_seed(0x7a11);
+    for _ in 0..races {
+        let (lanes, keys) = lanes();
+        let mut times = vec![Vec::with_capacity(keys.len()); lanes.len()];
+        let mut order: Vec<usize> = (0..lanes.len()).collect();
+        for turn in keys.chunks(course.operations) {
+            random.shuffle(&mut order);
+            for &lane in &order {
+                times[lane].extend(turn.chunks(1).map(|key| lanes[lane].timed(key)));
+            }
+        }
+        results.names = lanes.iter().map(|lane| lane.name.clone()).collect();
+        results.figures.resize(lanes.len(), Vec::new());
+        results.figures.iter_mut().zip(&mut times).for_each(|(figures, times)| figures.push(quantile(times, share)));
+    }
+    results
+}
+
 fn rounds(
     lanes: &[Lane],
     course: Course,

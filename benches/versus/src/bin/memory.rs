@@ -21,7 +21,7 @@ const HELP: &str = "\
 memory: nanoseconds an operation in memory, ours over the best peer's
 
   --rows TEXT       only groups of rows whose name contains this: hit, miss, threads, mixed, overwrite and tail,
-                    each with its size (\"hit 100k\", \"miss 1M\"), insert, \"tail insert\", growth
+                    each with its size (\"hit 100k\", \"miss 1M\"), insert, \"tail insert\", first, growth
   --value BYTES     of a value [128]
   --quick           fewer turns";
 
@@ -381,11 +381,36 @@ fn growth(ask: &Ask, rows: &mut Vec<Row>) {
     }
 }
 
+/// New keys into empty caches until each has put out four times what it holds: the puts of a cache's first minutes, all of them together.
+fn first_minutes(ask: &Ask, rows: &mut Vec<Row>) {
+    if !ask.wants("first") {
+        return;
+    }
+    say("first");
+    let value = value(ask.value, 1);
+    let room = ask.keys(100_000);
+    let bytes = (room * (24 + value.len() + 56)) as u64 + (1 << 20);
+    let races = match () {
+        () if ask.test => 1,
+        () if ask.quick => 3,
+        () => 7,
+    };
+    let results = race::tail_of_all(races, ask.long_course(), 0.999, || {
+        let scout = Aurum::new(bytes);
+        put_all(&scout, 0..filling(bytes, &value), &value);
+        let keys = scout.entries() as u64 * 5;
+        let field = Field::with_room(scout.entries() as usize, bytes);
+        (field.puts(&value), (0..keys).map(|number| Key::new(Kind::Stored, number)).collect())
+    });
+    rows.push(against_best("insert p99.9, from nothing to five times 100k", OURS, &results, Some(Bar::at_most(1.0, 0.95))));
+}
+
 fn main() {
     let ask = Ask::given();
     let mut rows = Vec::new();
     resident(&ask, &mut rows);
     inserts(&ask, &mut rows);
+    first_minutes(&ask, &mut rows);
     growth(&ask, &mut rows);
     let title = format!(
         "Memory tier, values of {} bytes: time of ours over the best peer's, median of {} turns",
