@@ -386,7 +386,10 @@ impl Edit<'_> {
     #[inline]
     fn lay(&mut self, held: Held) {
         let bytes = held.footprint();
-        self.yard.lay(held, bytes);
+        if self.yard.lay(held, bytes) {
+            // Where entries come and go and no array grows any more, the last ones that were given up would wait for company.
+            self.arrays.close();
+        }
     }
 
     /// A few entries that were taken out, and arrays that were given up, which nobody can see any more, to be dropped when the lock is released; and

@@ -38,15 +38,17 @@ impl<T> Yard<T> {
         Self { waiting, ready: 0, closed, oldest: 0, open: 0, open_bytes: 0, passed, wants_flush: false }
     }
 
-    /// Takes in what nobody can find any more, and what of it is in memory.
+    /// Takes in what nobody can find any more, and what of it is in memory. Is the batch full, and closed?
     #[inline]
-    pub(super) fn lay(&mut self, item: T, bytes: usize) {
+    pub(super) fn lay(&mut self, item: T, bytes: usize) -> bool {
         self.open += 1;
         self.open_bytes += bytes;
         self.waiting.push_back(item);
-        if self.open >= BATCH || self.open_bytes >= BATCH_BYTES {
+        let is_full = self.open >= BATCH || self.open_bytes >= BATCH_BYTES;
+        if is_full {
             self.close();
         }
+        is_full
     }
 
     /// Closes the open batch, unless it is empty.

@@ -169,6 +169,28 @@ fn a_table_that_becomes_empty_half_way_is_empty() {
 }
 
 #[test]
+fn arrays_that_were_given_up_go_with_the_entries_that_leave() {
+    let bench = Bench::new();
+    (0..300).for_each(|_| {
+        bench.insert();
+    });
+    // Another test may be pinned for a while.
+    let comes_out = || {
+        let (mut freed, mut arrays) = (Freed::new(), Few::new());
+        let mut locked = bench.table.lock();
+        locked.parts().0.leftovers(&mut freed, &mut arrays);
+        drop(locked);
+        pin().flush();
+        let mut count = 0;
+        arrays.take_each(|_| count += 1);
+        count
+    };
+    assert!((0..1_000).all(|_| comes_out() == 0), "they wait for company");
+    (0..64).for_each(|number| bench.remove(number));
+    assert!((0..1_000_000).any(|_| comes_out() > 0));
+}
+
+#[test]
 fn both_arrays_are_counted_while_there_are_two() {
     let bench = Bench::new();
     bench.insert_until_half_way(300);
