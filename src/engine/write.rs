@@ -80,6 +80,7 @@ impl Engine {
         shape: Shape,
     ) -> Result<Option<Shared>, Error> {
         self.check_size(key, payload.len())?;
+        self.memory.expect_put(key);
         let lap = self.recorder.sample();
         let moment = self.gates.moment();
         let mut evicted = Evicted::new();

@@ -2,16 +2,19 @@
 //!
 //! An array is full at three quarters. Then one is [drafted](Growth::Drafting) that is a quarter larger, a piece a put, and when it is written it
 //! [follows](Growth::Following): each put takes some words over, which mostly needs no look at their entries ([`word`](super::word)), so that no put waits for all
-//! of them. One array of a table grows at a time, so that little memory is held twice and few reads have two places to look at; another that is full waits, and
+//! of them. A put does one thing of this: it writes a piece, publishes, takes words over, or frees an array that was given up. The last step fetches what the next
+//! one reads, and who comes to put fetches that again: it may have been long ago. One array of a table grows at a time, so that little memory is held twice and few reads have two places to look at; another that is full waits, and
 //! becomes a little fuller. Where a word finds no place near enough, which is rare, and where an array becomes smaller, all is done [at once](Edit::rebuild). Where
 //! nothing is put any more, maintenance goes on.
 //!
 //! Rejected: a new array filled at once (one put in two hundred took ten microseconds and more); words that tell nothing (each entry was asked for its hash,
-//! which made the puts of a filling cache take half as long again); smaller steps (too many arrays wait, and become too full).
+//! which made the puts of a filling cache take half as long again); smaller steps (too many arrays wait, and become too full); arrays freed, or flushed to the
+//! epoch, by a put that also takes words over (most of the slowest puts were such).
 
+use super::edit::Gap;
 use super::sync::{FEWEST, PIECE, SOME, WORK};
-use super::table::{Edit, Gap, Held, page};
-use super::words::Draft;
+use super::table::{Edit, Held, expect_head, page, prefetch};
+use super::words::{Draft, Words};
 use crate::entry::Entry;
 
 /// What of the growth of a table is under way, and for which array.
@@ -19,13 +22,30 @@ pub(super) enum Growth {
     No,
     /// A larger one is written.
     Drafting(usize, Draft),
-    /// It is published, and its words are taken over.
-    Following(usize),
+    /// It is published, and nobody has looked yet at what is to be taken over.
+    Published(usize),
+    /// Its words are taken over; what the next step looks at first.
+    Following(usize, Ahead),
 }
 
-/// Homes after one growth: the load goes from 3/4 to 3/5.
+/// Addresses at which the next step of growth begins, not to be followed.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead([usize; 4]);
+
+impl Growth {
+    /// The array that follows another.
+    #[inline]
+    pub(super) fn following(&self) -> Option<usize> {
+        match *self {
+            Self::Published(number) | Self::Following(number, _) => Some(number),
+            Self::No | Self::Drafting(..) => None,
+        }
+    }
+}
+
+/// Homes after one growth: the load goes from 3/4 to 3/5. The smallest arrays become larger than that, so that there are enough puts for the steps of their growth.
 fn grown(homes: usize) -> usize {
-    homes + (homes / 4).max(1)
+    homes + if homes < 4 * FEWEST { 2 * FEWEST } else { homes / 4 }
 }
 
 impl Edit<'_> {
@@ -40,7 +60,7 @@ impl Edit<'_> {
         let is_there = gap.len == len && (len + 1) * 4 <= words.homes() * 3;
         if !(is_there && words.fill(gap.slot, hash, held.raw())) {
             self.place_anew(hash, &held, &hash_of);
-        } else if self.grows() {
+        } else if self.grows() && !self.has_arrays_to_free() {
             self.go_on(&hash_of);
         }
         held
@@ -49,9 +69,11 @@ impl Edit<'_> {
     #[cold]
     fn place_anew(&mut self, hash: u64, held: &Held, hash_of: &impl Fn(&Entry) -> u64) {
         let homes = self.words(hash).homes();
-        if self.counts.len(hash) * 4 > homes * 3 && !self.grows() {
-            // It is asked of the allocator, which is enough for one put.
+        if self.has_arrays_to_free() {
+            // That is enough for one put, and so is to ask the allocator for an array.
+        } else if self.counts.len(hash) * 4 > homes * 3 && !self.grows() {
             *self.growth = Growth::Drafting(page(hash), Draft::after(self.words(hash), grown(homes)));
+            self.has_grown = true;
         } else {
             self.go_on(hash_of);
         }
@@ -69,23 +91,26 @@ impl Edit<'_> {
     /// Goes on with the array that grows, if one does. Is more to be done?
     #[cold]
     pub(super) fn go_on(&mut self, hash_of: &impl Fn(&Entry) -> u64) -> bool {
-        match self.growth {
-            Growth::No => {}
-            Growth::Drafting(_, draft) => {
-                if draft.write(PIECE)
-                    && let Growth::Drafting(number, draft) = std::mem::replace(self.growth, Growth::No)
-                {
-                    self.follow(number, draft.finish());
-                    *self.growth = Growth::Following(number);
-                }
+        self.has_grown = true;
+        *self.growth = match std::mem::replace(self.growth, Growth::No) {
+            Growth::No => Growth::No,
+            Growth::Drafting(number, mut draft) if !draft.is_written() => {
+                draft.write(PIECE);
+                Growth::Drafting(number, draft)
             }
-            Growth::Following(number) => {
-                let number = *number;
-                if !self.bring(number, hash_of) {
-                    self.rebuild(number, grown(self.array(number).homes()), hash_of);
-                }
+            Growth::Drafting(number, draft) => {
+                self.follow(number, draft.finish());
+                Growth::Published(number)
             }
-        }
+            Growth::Published(number) => match self.followed(number) {
+                Some(older) => Growth::Following(number, self.expect_homes(older, 0, self.array(number))),
+                None => Growth::No,
+            },
+            Growth::Following(number, _) => self.bring(number, hash_of).unwrap_or_else(|| {
+                self.rebuild(number, grown(self.array(number).homes()), hash_of);
+                Growth::No
+            }),
+        };
         self.grows()
     }
 
@@ -98,24 +123,23 @@ impl Edit<'_> {
         }
     }
 
-    /// Takes some words over into an array that follows another, and gives that one up when it has them all. False if one finds no place near enough.
-    fn bring(&mut self, number: usize, hash_of: &impl Fn(&Entry) -> u64) -> bool {
+    /// Takes some words over into an array that follows another, or gives that one up when it has them all: what is to be done then. Nothing if one finds
+    /// no place near enough.
+    fn bring(&mut self, number: usize, hash_of: &impl Fn(&Entry) -> u64) -> Option<Growth> {
         let words = self.array(number);
-        let Some(older) = self.followed(number) else { return true };
+        let Some(older) = self.followed(number) else { return Some(Growth::No) };
         let (mut from, homes, mut work) = (words.done(), older.homes(), 0);
         if from == homes {
             self.give_up_older(number);
-            *self.growth = Growth::No;
-            return true;
+            return Some(Growth::No);
         }
         while from < homes && work < WORK {
             let to = homes.min(from + SOME);
-            let Some(more) = self.carry(older, from..to, words, hash_of) else { return false };
+            work += self.carry(older, from..to, words, false, hash_of)?;
             words.set_done(to);
-            (from, work) = (to, work + more);
+            from = to;
         }
-        self.expect_homes(older, from, words);
-        true
+        Some(Growth::Following(number, self.expect_homes(older, from, words)))
     }
 
     /// Puts an array of at least so many homes with the same words into the place of one and of the one that it follows.
@@ -124,16 +148,44 @@ impl Edit<'_> {
         let (words, older) = (self.array(number), self.followed(number));
         let new = loop {
             let new = Draft::after(words, homes).finish();
-            let rest = || older.is_none_or(|older| self.carry(older, words.done()..older.homes(), &new, hash_of).is_some());
+            let rest = || older.is_none_or(|older| self.carry(older, words.done()..older.homes(), &new, true, hash_of).is_some());
             // Some of the homes that are being taken over may be in both.
-            if self.carry(words, 0..words.homes(), &new, hash_of).is_some() && rest() {
+            if self.carry(words, 0..words.homes(), &new, false, hash_of).is_some() && rest() {
                 break new;
             }
             homes = grown(homes);
         };
         self.supersede(number, new);
-        if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Following(at) if at == number) {
+        if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Published(at) | Growth::Following(at, _) if at == number) {
             *self.growth = Growth::No;
+        }
+    }
+
+    /// The words of some homes from one on are going to be put into another array: where that begins.
+    pub(super) fn expect_homes(&self, from: &Words, home: usize, to: &Words) -> Ahead {
+        let there = home * to.homes() / from.homes();
+        for more in (0..2 * WORK).step_by(8) {
+            prefetch(from.address(home + more), 0);
+            prefetch(to.address(there + more), 0);
+        }
+        if to.scale().is_finer_than(from.scale()) {
+            from.of_homes(home..from.homes().min(home + SOME)).for_each(|(_, word)| expect_head(word));
+        }
+        Ahead([
+            std::ptr::from_ref(from).addr(),
+            std::ptr::from_ref(to).addr(),
+            from.address(home).addr(),
+            to.address(there).addr(),
+        ])
+    }
+
+    /// Something is going to be put: fetches what a step of growth reads first.
+    #[inline]
+    pub(super) fn expect_step(&self) {
+        if let Growth::Following(_, Ahead([from, to, here, there])) = *self.growth {
+            for address in [from, to, here, there, here + 64, there + 64, here + 128, there + 128] {
+                prefetch(std::ptr::without_provenance_mut(address), 0);
+            }
         }
     }
 }

@@ -19,6 +19,7 @@
 //! What was removed or has expired leaves no ghost and casts no vote.
 
 mod counts;
+mod edit;
 mod evict;
 mod few;
 mod ghost;
@@ -125,6 +126,12 @@ impl Memory {
     #[inline]
     pub(crate) fn expect(&self, key: &Key<'_>) {
         self.shard(key.hash).expect(key.hash);
+    }
+
+    /// Somebody is going to put this key.
+    #[inline]
+    pub(crate) fn expect_put(&self, key: &Key<'_>) {
+        self.shard(key.hash).expect_put(key.hash);
     }
 
     /// Reads the entry of `key` in place: no lock, no count of references. A touch. Does not judge its life. Keep `read` short.

@@ -12,6 +12,8 @@ mod sync;
 
 #[path = "counts.rs"]
 mod counts;
+#[path = "edit.rs"]
+mod edit;
 #[path = "grow.rs"]
 mod grow;
 #[path = "pin.rs"]

@@ -98,6 +98,12 @@ impl Policy {
         self.back -= self.back / MEMORY;
     }
 
+    /// Where most new entries go.
+    #[inline]
+    pub(super) fn usual(&self) -> Side {
+        if self.full { Side::Small } else { Side::Main }
+    }
+
     /// Where a new entry goes, and whether it is on trial. `ghost` is what its key left behind.
     #[inline]
     pub(super) fn place(&mut self, ghost: Option<(Side, u16)>, weight: u64, cap: u64, main_bytes: u64) -> (Side, bool) {

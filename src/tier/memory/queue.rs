@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use super::ghost::Side;
-use super::table::Held;
+use super::table::{Held, expect};
 use crate::entry::Entry;
 
 const BLOCK: u64 = 64;
@@ -111,6 +111,14 @@ impl Queue {
     fn measure(&mut self) {
         let blocks = self.blocks.len() + usize::from(self.spare.is_some());
         self.footprint = (blocks * size_of::<Block>() + self.blocks.capacity() * size_of::<Blocked>()) as u64;
+    }
+
+    /// Something is going to be appended.
+    #[inline]
+    pub(super) fn expect(&self) {
+        if let Some(Blocked { block, .. }) = self.blocks.back() {
+            expect(&block.held[(self.tail % BLOCK) as usize]);
+        }
     }
 
     /// Appends.

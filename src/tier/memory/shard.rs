@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use super::Evicted;
+use super::edit::Gap;
 use super::evict::Foreseen;
 use super::few::Few;
 use super::ghost::{Ghosts, Side};
@@ -11,7 +12,7 @@ use super::pin::Pin;
 use super::policy::Policy;
 use super::queue::{Item, Queue, Seconds};
 use super::sync::SOME;
-use super::table::{Edit, Gap, Held, Seen};
+use super::table::{Edit, Held, Seen};
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHasher};
@@ -154,7 +155,10 @@ impl Shard<'_> {
     #[inline]
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry, evicted: &mut Evicted) -> bool {
         self.edit.expect(key.hash);
+        self.edit.expect_step();
         self.state.ghosts.expect(key.hash);
+        let usual = self.state.policy.usual();
+        self.state.queue(usual).expect();
         self.release();
         let (weight, cap) = (cost(&entry), self.cap());
         let old = self.edit.search(key).map(|old| self.locate(&old));

@@ -14,7 +14,7 @@ pub(super) const PAGES: usize = 16;
 pub(super) const FEWEST: usize = 8;
 /// Homes whose words are taken over together where an array grows; and after how many words a put leaves it at that.
 pub(super) const SOME: usize = 8;
-pub(super) const WORK: usize = 16;
+pub(super) const WORK: usize = 12;
 /// To ask an entry for its hash is as much work as so many words.
 pub(super) const LOOK: usize = 12;
 /// Words of a larger array that a put writes.

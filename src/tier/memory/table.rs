@@ -23,9 +23,9 @@ use super::counts::Counts;
 use super::few::Few;
 use super::grow::Growth;
 use super::pin::{Pin, pin};
-use super::sync::{Atomic, AtomicU64, FEWEST, LOOK, Mutex, MutexGuard, Ordering, Owned, PAGES, SOME, Shared, WORK, unprotected};
+use super::sync::{Atomic, AtomicU64, FEWEST, LOOK, Mutex, MutexGuard, Ordering, Owned, PAGES, Shared, unprotected};
 use super::word::{bare, fits};
-use super::words::{Place, Words};
+use super::words::{Place, Slots, Words};
 use super::yard::Yard;
 use crate::entry::Entry;
 use crate::key::Key;
@@ -110,9 +110,9 @@ pub(super) struct Table<S> {
 }
 
 /// One array of a table.
-struct Page {
+pub(super) struct Page {
     words: Atomic<Words>,
-    place: Place,
+    pub(super) place: Place,
 }
 
 pub(super) struct Side<S> {
@@ -125,13 +125,21 @@ pub(super) struct Side<S> {
 /// An array that was given up, with the one that it follows. Nobody sees it any more when it is dropped: it comes out of a yard, or the table is gone.
 pub(super) struct Retired(Atomic<Words>);
 
-impl Drop for Retired {
-    fn drop(&mut self) {
+impl Retired {
+    /// Takes apart the array and the one that it follows.
+    fn each(&mut self, mut take: impl FnMut(Owned<Words>)) {
         let mut next = std::mem::replace(&mut self.0, Atomic::null());
         // SAFETY: unpublished by its only writer, and not seen any more; an array that it follows only through it.
         while let Some(mut words) = unsafe { next.try_into_owned() } {
             next = std::mem::replace(&mut words.older, Atomic::null());
+            take(words);
         }
+    }
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        self.each(drop);
     }
 }
 
@@ -140,6 +148,7 @@ pub(super) struct Guarded<S> {
     state: S,
     yard: Yard<Held>,
     arrays: Yard<Retired>,
+    heads: Vec<Owned<Words>>,
     growth: Growth,
 }
 
@@ -151,14 +160,14 @@ pub(super) fn expect<T>(place: &T) {
 
 /// Somebody is going to look at the head and the key of a word's entry.
 #[inline]
-fn expect_head(word: *mut u8) {
+pub(super) fn expect_head(word: *mut u8) {
     prefetch(bare(word), 0);
     prefetch(bare(word), 48);
 }
 
 /// Fetches the bytes so far behind an address into the cache, if the processor likes, while others are still on their way.
 #[inline]
-fn prefetch(start: *mut u8, behind: usize) {
+pub(super) fn prefetch(start: *mut u8, behind: usize) {
     let address = start.wrapping_add(behind);
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it reads nothing, faults at no address, and every x86-64 processor has it.
@@ -183,7 +192,7 @@ unsafe fn entry_of(word: *mut u8) -> Entry {
 /// The entry of this key among these words, or the number of the word where it would stand. Nothing of it is given up while `_while` lives: a pin, or the
 /// only right to edit.
 #[inline]
-fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>, usize> {
+pub(super) fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P) -> Result<Seen<'p>, usize> {
     words.search(key.hash, |word| {
         // SAFETY: a word that is not null is of a `Held`. Whoever takes it out leaves the reference to the yard, and `_while` was there before
         // the word was read and holds that back.
@@ -200,7 +209,8 @@ impl<S> Table<S> {
             Page { place: Place::of(&words), words: Atomic::new(words) }
         });
         let counts = Counts::of(PAGES * Words::with_homes(FEWEST).len());
-        let guarded = Mutex::new(Guarded { state, yard: Yard::new(), arrays: Yard::new(), growth: Growth::No });
+        let guarded =
+            Mutex::new(Guarded { state, yard: Yard::new(), arrays: Yard::new(), heads: Vec::new(), growth: Growth::No });
         Self { pages, side: CachePadded::new(Side { counts, spare: AtomicU64::new(0), guarded }) }
     }
 
@@ -208,6 +218,18 @@ impl<S> Table<S> {
     #[inline]
     pub(super) fn expect(&self, hash: u64) {
         prefetch(self.pages[page(hash)].place.home(hash), 0);
+    }
+
+    /// An entry of this hash is going to be put: fetches what that looks at first. Where a thread does much else between its puts, they wait mostly for memory.
+    #[inline]
+    pub(super) fn expect_put(&self, hash: u64) {
+        self.expect(hash);
+        // SAFETY: not followed.
+        let words = self.pages[page(hash)].words.load(Ordering::Relaxed, unsafe { unprotected() }).as_raw();
+        prefetch(words.cast_mut().cast(), 0);
+        let side = std::ptr::from_ref(&*self.side).cast_mut().cast();
+        // Processors fetch lines by twos, or are told of enough.
+        (0..size_of::<Side<S>>()).step_by(128).for_each(|behind| prefetch(side, behind));
     }
 
     /// The entry of this key. Takes no lock and writes nothing.
@@ -277,28 +299,25 @@ impl<S> Locked<'_, S> {
     /// The right to edit the words, and the state behind the lock; both end with it.
     #[inline]
     pub(super) fn parts(&mut self) -> (Edit<'_>, &mut S) {
-        let Guarded { state, yard, arrays, growth } = &mut *self.guarded;
-        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard, arrays, growth }, state)
+        let Guarded { state, yard, arrays, heads, growth } = &mut *self.guarded;
+        (Edit { pages: &self.table.pages, counts: &self.table.side.counts, yard, arrays, heads, growth, has_grown: false }, state)
     }
 }
 
 /// Entries to be dropped when the lock is released.
 pub(super) type Freed = Few<Entry>;
 
-/// Where the entry of a key that is not here would be put, as long as nothing is put into its array and nothing taken out.
-pub(super) struct Gap {
-    pub(super) slot: usize,
-    /// Words in use when it was found.
-    pub(super) len: usize,
-}
-
 /// The right to edit the words of one table: made only from its lock.
 pub(super) struct Edit<'e> {
-    pages: &'e [Page; PAGES],
+    pub(super) pages: &'e [Page; PAGES],
     pub(super) counts: &'e Counts,
-    yard: &'e mut Yard<Held>,
-    arrays: &'e mut Yard<Retired>,
+    pub(super) yard: &'e mut Yard<Held>,
+    pub(super) arrays: &'e mut Yard<Retired>,
+    /// What is left of arrays that were freed, for the next ones: a small allocation among large ones that come and go takes microseconds now and then.
+    pub(super) heads: &'e mut Vec<Owned<Words>>,
     pub(super) growth: &'e mut Growth,
+    /// Was something done for growth? Then the next put may free an array.
+    pub(super) has_grown: bool,
 }
 
 impl Edit<'_> {
@@ -314,99 +333,24 @@ impl Edit<'_> {
         unsafe { self.array(number).older.load(Ordering::Relaxed, unprotected()).as_ref() }
     }
 
-    #[inline]
-    pub(super) fn words(&self, hash: u64) -> &Words {
-        self.array(page(hash))
-    }
-
-    /// Where an entry of this hash may be besides, if its array follows another.
-    #[inline]
-    fn older(&self, hash: u64) -> Option<&Words> {
-        if !matches!(*self.growth, Growth::Following(number) if number == page(hash)) {
-            return None;
-        }
-        self.followed(page(hash)).filter(|older| older.home(hash) >= self.words(hash).done())
-    }
-
-    /// The array and the place of this very entry.
-    #[inline]
-    fn position(&self, hash: u64, held: &Held) -> Option<(&Words, usize)> {
-        let of = |words: &'_ Words| words.position(hash, held.raw());
-        let words = self.words(hash);
-        if let Some(at) = of(words) {
-            return Some((words, at));
-        }
-        let older = self.older(hash)?;
-        Some((older, of(older)?))
-    }
-
-    /// A key of this hash is going to be asked for.
-    #[inline]
-    pub(super) fn expect(&self, hash: u64) {
-        prefetch(self.pages[page(hash)].place.home(hash), 0);
-    }
-
-    /// The entry of this key, for somebody who may look at it after the lock is released.
-    pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        let found = search(self.words(key.hash), key, pinned).ok();
-        found.or_else(|| search(self.older(key.hash)?, key, pinned).ok())
-    }
-
-    /// The entry of this key, while nothing is edited; or the place where it would be put.
-    #[inline]
-    pub(super) fn search<'s>(&'s self, key: &Key<'_>) -> Result<Seen<'s>, Gap> {
-        search(self.words(key.hash), key, self).or_else(|slot| {
-            let found = self.older(key.hash).and_then(|older| search(older, key, self).ok());
-            found.ok_or(Gap { slot, len: self.counts.len(key.hash) })
-        })
-    }
-
-    /// Puts `new` into the place of `old`, which has the same key.
-    pub(super) fn replace(&mut self, hash: u64, old: Held, new: Entry) -> Held {
-        let held = Held::new(new);
-        if let Some((words, at)) = self.position(hash, &old) {
-            words.replace(at, held.raw());
-            self.lay(old);
-        }
-        held
-    }
-
-    /// Takes an entry out. Its bytes stay readable for whoever is pinned now.
-    #[inline]
-    pub(super) fn remove(&mut self, hash: u64, held: Held) {
-        // A `Held` of another table is not found; its own table still has the word, so its reference is not given up.
-        if let Some((words, at)) = self.position(hash, &held) {
-            words.clear(at);
-            self.counts.set_len(hash, self.counts.len(hash) - 1);
-            self.lay(held);
-        }
-    }
-
-    /// Leaves the table's reference to the yard.
-    #[inline]
-    fn lay(&mut self, held: Held) {
-        let bytes = held.footprint();
-        if self.yard.lay(held, bytes) {
-            // Where entries come and go and no array grows any more, the last ones that were given up would wait for company.
-            self.arrays.close();
-        }
-    }
-
     /// A few entries that were taken out, and arrays that were given up, which nobody can see any more, to be dropped when the lock is released; and
     /// whether to [`flush`](Pin::flush) then.
     #[inline]
-    pub(super) fn leftovers(&mut self, freed: &mut Freed, arrays: &mut Few<Retired>) -> bool {
+    pub(super) fn leftovers(&mut self, freed: &mut Freed, arrays: &mut Few<Slots>) -> bool {
         self.yard.free(|held| freed.push(ManuallyDrop::into_inner(held.0)));
-        if !self.arrays.is_empty() {
-            self.arrays.free(|array| arrays.push(array));
+        let wants_flush = self.yard.wants_flush();
+        if self.has_grown || self.arrays.is_empty() {
+            return wants_flush;
         }
-        self.yard.wants_flush() | self.arrays.wants_flush()
-    }
-
-    /// Lets the last that were taken out go too, though they are few.
-    pub(super) fn close_batch(&mut self) {
-        self.yard.close();
-        self.arrays.close();
+        self.arrays.free(|mut array| {
+            array.each(|mut words| {
+                arrays.push(words.take_slots());
+                if self.heads.len() < PAGES {
+                    self.heads.push(words);
+                }
+            });
+        });
+        self.arrays.wants_flush() || wants_flush
     }
 
     /// Publishes an array that follows the one of this number, which follows none.
@@ -420,33 +364,32 @@ impl Edit<'_> {
         let new = new.follow(Atomic::from(old));
         self.counts.add(new.len());
         page.place.set(&new);
-        page.words.store(Owned::new(new), Ordering::Release);
+        let new = self.with_head(new);
+        self.pages[number].words.store(new, Ordering::Release);
     }
 
-    /// The words of some homes from one on are going to be put into another array.
-    pub(super) fn expect_homes(&self, from: &Words, home: usize, to: &Words) {
-        let there = home * to.homes() / from.homes();
-        for more in (0..2 * WORK).step_by(8) {
-            prefetch(from.address(home + more), 0);
-            prefetch(to.address(there + more), 0);
-        }
-        if to.scale().is_finer_than(from.scale()) {
-            from.of_homes(home..from.homes().min(home + SOME)).for_each(|(_, word)| expect_head(word));
-        }
-    }
-
-    /// Puts the words of some homes into another array. Returns how much work that was; nothing if one finds no place near enough.
-    pub(super) fn carry(&self, from: &Words, homes: Range<usize>, to: &Words, hash_of: &impl Fn(&Entry) -> u64) -> Option<usize> {
-        let mut work = 1;
+    /// Puts the words of some homes into another array, where some of them are already if `some_are_there`. Returns how much work that was; nothing if one finds no
+    /// place near enough.
+    pub(super) fn carry(
+        &self,
+        from: &Words,
+        homes: Range<usize>,
+        to: &Words,
+        some_are_there: bool,
+        hash_of: &impl Fn(&Entry) -> u64,
+    ) -> Option<usize> {
+        let (way, mut work) = (to.scale().way_from(from.scale()), 1);
+        // Of the word before: between its home and its place nothing is free.
+        let (mut before, mut behind) = (0, 0);
         for (home, word) in from.of_homes(homes) {
             // SAFETY: the word is in the table and this is its only writer, so its `Held` is not given up meanwhile; not dropped.
             let held = Held(ManuallyDrop::new(unsafe { entry_of(word) }));
-            let spot = to.scale().carried(from.scale(), home, word);
+            let spot = way.and_then(|way| way.spot(home, word));
             debug_assert!(spot.is_none_or(|spot| spot == to.scale().spot(hash_of(&held))), "a word tells where it belongs");
             work += if spot.is_some() { 1 } else { LOOK };
-            if !to.place(spot.unwrap_or_else(|| to.scale().spot(hash_of(&held))), held.raw()) {
-                return None;
-            }
+            let spot = spot.unwrap_or_else(|| to.scale().spot(hash_of(&held)));
+            let begin = if spot.home < before || some_are_there { spot.home } else { behind.max(spot.home) };
+            (before, behind) = (spot.home, to.place_from(begin, spot, held.raw())? + 1);
         }
         Some(work)
     }
@@ -466,8 +409,15 @@ impl Edit<'_> {
         self.counts.add(new.len());
         let (page, pinned) = (&self.pages[number], pin());
         page.place.set(&new);
-        let before = page.words.swap(Owned::new(new), Ordering::AcqRel, pinned.guard());
+        let new = self.with_head(new);
+        let before = page.words.swap(new, Ordering::AcqRel, pinned.guard());
         self.retire(before, size);
+    }
+
+    fn with_head(&mut self, words: Words) -> Owned<Words> {
+        let Some(mut head) = self.heads.pop() else { return Owned::new(words) };
+        *head = words;
+        head
     }
 
     /// Leaves to the yard an array that is published no more, with the one that it follows; so many words they had.

@@ -104,17 +104,32 @@ impl Scale {
         self.shift < older.shift
     }
 
-    /// The spot of a word that has this home in an array of scale `older`, if that tells it.
+    /// The way of words here from an array of scale `older`; none if all their entries must be asked for their hash.
     #[inline]
-    pub(super) fn carried(self, older: Self, home: usize, word: *mut u8) -> Option<Spot> {
-        if self.is_finer_than(older) {
-            return None;
-        }
-        let lowest = ((home as u64) << 32).div_ceil(u64::from(older.homes)) >> older.shift;
+    pub(super) fn way_from(self, older: Self) -> Option<Way> {
+        (!self.is_finer_than(older)).then(|| Way { older, newer: self, width: u64::MAX / u64::from(older.homes) })
+    }
+}
+
+/// From one array into another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    older: Scale,
+    newer: Scale,
+    /// What a home of the older array is of the lower half of a hash, in parts of 2^-32, rounded down: a division for all words instead of one for each.
+    width: u64,
+}
+
+impl Way {
+    /// The spot of a word that has this home in the older array, if that tells it.
+    #[inline]
+    pub(super) fn spot(self, home: usize, word: *mut u8) -> Option<Spot> {
+        // Where the home begins, or a little before, which does as well: it has less than half of the parts that the bits tell apart.
+        let lowest = (home as u64 * self.width) >> 32 >> self.older.shift;
         let part = lowest + (tag(word).wrapping_sub(lowest) & TAG);
-        let (first, last) = (part << older.shift, ((part + 1) << older.shift) - 1);
-        let home = self.home(first);
-        (home == self.home(last)).then(|| Spot { home, bits: bits(part >> (self.shift - older.shift)) })
+        let (first, last) = (part << self.older.shift, ((part + 1) << self.older.shift) - 1);
+        let home = self.newer.home(first);
+        (home == self.newer.home(last)).then(|| Spot { home, bits: bits(part >> (self.newer.shift - self.older.shift)) })
     }
 }
 

@@ -52,10 +52,12 @@ impl Place {
     }
 }
 
+/// One a home, one at the end, and between them as many as the farthest that a word may be from home, so that no walk wraps around.
+pub(super) type Slots = Box<[AtomicPtr<u8>]>;
+
 /// Many readers at a time, and one writer.
 pub(super) struct Words {
-    /// One a home, one at the end, and between them as many as the farthest that a word may be from home, so that no walk wraps around.
-    slots: Box<[AtomicPtr<u8>]>,
+    slots: Slots,
     scale: Scale,
     /// Twice the moves, and whether there is an older array. Here, a reader has it in the cache anyway, and writers elsewhere in the shard do not take it away.
     moves: AtomicU64,
@@ -82,12 +84,18 @@ impl Draft {
         Self::new(older.scale.rescaled(homes))
     }
 
-    /// Writes at most so many words more. Are all written?
-    pub(super) fn write(&mut self, most: usize) -> bool {
+    fn missing(&self) -> usize {
         let homes = self.scale.homes();
-        let missing = homes + FARTHEST.min(homes) + 1 - self.slots.len();
-        self.slots.extend((0..most.min(missing)).map(|_| AtomicPtr::new(null_mut())));
-        missing <= most
+        homes + FARTHEST.min(homes) + 1 - self.slots.len()
+    }
+
+    pub(super) fn is_written(&self) -> bool {
+        self.missing() == 0
+    }
+
+    /// Writes at most so many words more.
+    pub(super) fn write(&mut self, most: usize) {
+        self.slots.extend((0..most.min(self.missing())).map(|_| AtomicPtr::new(null_mut())));
     }
 
     pub(super) fn finish(mut self) -> Words {
@@ -105,6 +113,11 @@ impl Words {
     /// It follows `older` from now on, of which no word is here yet.
     pub(super) fn follow(self, older: Atomic<Self>) -> Self {
         Self { older, moves: AtomicU64::new(1), ..self }
+    }
+
+    /// What is large of it, when nobody will look at it any more.
+    pub(super) fn take_slots(&mut self) -> Slots {
+        std::mem::take(&mut self.slots)
     }
 
     #[inline]
@@ -219,18 +232,25 @@ impl Words {
 
     /// Puts the word of an entry into the first free place, if it is not here; false if there is none near enough.
     pub(super) fn place(&self, spot: Spot, entry: NonNull<u8>) -> bool {
-        let mut bits = spot.bits;
-        for slot in self.slots[spot.home..].iter().take(self.farthest() + 1) {
+        self.place_from(spot.home, spot, entry).is_some()
+    }
+
+    /// The same, where nothing is free before `begin`, and not this word either: the number of its place.
+    #[inline]
+    pub(super) fn place_from(&self, begin: usize, spot: Spot, entry: NonNull<u8>) -> Option<usize> {
+        let mut bits = spot.bits.wrapping_add((begin - spot.home).wrapping_mul(STEP));
+        let end = spot.home + self.farthest() + 1;
+        for (step, slot) in self.slots.get(begin..end)?.iter().enumerate() {
             let (word, new) = (slot.load(Ordering::Relaxed), entry.as_ptr().map_addr(|address| address | bits));
             if word.is_null() {
                 slot.store(new, Ordering::Release);
             }
             if word.is_null() || word == new {
-                return true;
+                return Some(begin + step);
             }
             bits = bits.wrapping_add(STEP);
         }
-        false
+        None
     }
 
     /// Puts another entry of the same key into a place.

@@ -72,6 +72,11 @@ impl<T> Yard<T> {
         self.waiting.is_empty()
     }
 
+    /// Is a flush wanted, or something to be freed?
+    pub(super) fn has_work(&self) -> bool {
+        self.wants_flush || self.ready > 0 || !self.closed.is_empty() && self.oldest < self.passed.load(Ordering::Acquire)
+    }
+
     /// Was something left to the epoch since this was asked last?
     #[inline]
     pub(super) fn wants_flush(&mut self) -> bool {

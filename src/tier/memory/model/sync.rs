@@ -133,6 +133,10 @@ impl<'g, T> Shared<'g, T> {
         Self(std::ptr::null_mut(), PhantomData)
     }
 
+    pub(super) fn as_raw(&self) -> *const T {
+        self.0
+    }
+
     pub(super) fn is_null(&self) -> bool {
         self.0.is_null()
     }

@@ -3,7 +3,9 @@
 use super::super::few::Few;
 use super::super::grow::Growth;
 use super::super::pin::pin;
-use super::super::table::{Edit, Freed, Held, Table};
+use super::super::sync::PAGES;
+use super::super::table::{Edit, Freed, Held, Table, page};
+use super::super::words::Draft;
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
 use crate::namespace::NamespaceId;
@@ -59,7 +61,7 @@ impl Bench {
     }
 
     fn is_half_way(&self) -> bool {
-        self.edit(|edit, _| matches!(edit.growth, Growth::Following(_)) && edit.words(0).done() > 0)
+        self.edit(|edit, _| matches!(edit.growth, Growth::Following(..)) && edit.words(0).done() > 0)
     }
 
     fn remove(&self, number: u32) {
@@ -198,4 +200,83 @@ fn both_arrays_are_counted_while_there_are_two() {
     bench.finish();
     let after = bench.edit(|edit, _| edit.counts.bytes());
     assert!(during > after + 300 * 8, "{during} and then {after}");
+}
+
+#[test]
+fn a_put_goes_on_with_growth_or_frees_an_array_and_never_both() {
+    // All arrays of the table.
+    let spread = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let (table, mut held) = (Table::new(()), Vec::new());
+    let (mut freed_arrays, mut while_growing, mut flushes) = (0, 0, 0);
+    for number in 0..20_000 {
+        let mut locked = table.lock();
+        let mut edit = locked.parts().0;
+        let gap = edit
+            .search(&Key { id: NamespaceId(0), text: &number.to_string(), hash: spread(number) })
+            .err()
+            .expect("it is not there");
+        let is_due = edit.has_arrays_to_free();
+        let hash_of = |entry: &Entry| spread(entry.key().parse().expect("a number"));
+        held.push(edit.insert(spread(number), entry(number as u32, b"old"), &gap, hash_of));
+        let (mut freed, mut arrays, mut count) = (Freed::new(), Few::new(), 0);
+        let flush = edit.leftovers(&mut freed, &mut arrays);
+        arrays.take_each(|_| count += 1);
+        assert!(!edit.has_grown || count == 0 && !flush, "put {number} did more than one thing");
+        assert!(!is_due || count > 0 || flush, "put {number} left to others what was due");
+        assert!(edit.heads.len() <= PAGES);
+        freed_arrays += count;
+        while_growing += if edit.grows() { count } else { 0 };
+        drop(locked);
+        if flush {
+            flushes += 1;
+            pin().flush();
+        }
+    }
+    assert!(
+        while_growing > 10 && flushes > 10,
+        "{freed_arrays} arrays were freed, {while_growing} of them while another grew; {flushes} flushes"
+    );
+    let mut locked = table.lock();
+    (0..).zip(held).for_each(|(number, held)| locked.parts().0.remove(spread(number), held));
+}
+
+#[test]
+fn heads_of_freed_arrays_are_kept_for_the_next_ones_and_go_when_entries_leave() {
+    let bench = Bench::new();
+    let mut most = 0;
+    for _ in 0..20_000 {
+        bench.insert();
+        pin().flush();
+        most = most.max(bench.edit(|edit, _| edit.heads.len()));
+    }
+    assert!((1..=PAGES).contains(&most), "{most} of them waited");
+    (0..64).for_each(|number| bench.remove(number));
+    assert_eq!(bench.edit(|edit, _| edit.heads.len()), 0);
+}
+
+#[test]
+fn words_that_are_carried_twice_are_there_once() {
+    let bench = Bench::new();
+    let numbers: Vec<u32> = (0..2_000).map(|_| bench.insert()).collect();
+    bench.finish();
+    bench.edit(|edit, held| {
+        let from = edit.array(0);
+        let here: Vec<u32> = numbers.iter().copied().filter(|number| page(hash(*number)) == 0).collect();
+        for homes in [from.homes(), from.homes() + from.homes() / 4, from.homes() * 2] {
+            let to = Draft::after(from, homes).finish();
+            // Some in another order.
+            for number in here.iter().rev().step_by(2) {
+                let held = held[*number as usize].as_ref().expect("it is there");
+                assert!(to.place(to.scale().spot(hash(*number)), held.raw()));
+            }
+            for _ in 0..2 {
+                edit.carry(from, 0..from.homes(), &to, true, &hash_of).expect("there is place");
+                assert_eq!(to.of_homes(0..homes).count(), here.len(), "{homes} homes");
+                for number in &here {
+                    let held = held[*number as usize].as_ref().expect("it is there");
+                    assert!(to.position(hash(*number), held.raw()).is_some(), "{number} in {homes} homes");
+                }
+            }
+        }
+    });
 }

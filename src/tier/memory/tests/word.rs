@@ -46,7 +46,7 @@ proptest! {
             let next = scale.map_or_else(|| Scale::of(homes), |scale| scale.rescaled(homes));
             if let Some(scale) = scale {
                 let (home, word) = word(scale, hash, from_home);
-                let carried = next.carried(scale, home, word);
+                let carried = next.way_from(scale).and_then(|way| way.spot(home, word));
                 prop_assert!(carried.is_none_or(|spot| spot == next.spot(hash)), "{scale:?} to {next:?}: {carried:?}");
                 prop_assert!(carried.is_none() || !next.is_finer_than(scale));
             }
@@ -64,7 +64,7 @@ fn growth_asks_few_entries_for_their_hash() {
         for number in 0..1_000_u64 {
             let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
             let (home, word) = word(scale, hash, 0);
-            asked += usize::from(next.carried(scale, home, word).is_none());
+            asked += usize::from(next.way_from(scale).and_then(|way| way.spot(home, word)).is_none());
             all += 1;
         }
         scale = next;

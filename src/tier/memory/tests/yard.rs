@@ -28,3 +28,23 @@ fn nothing_is_freed_while_somebody_is_pinned_and_all_of_it_afterwards() {
     assert_eq!(freed, (0..1_000).collect::<Vec<_>>(), "the oldest first");
     assert!(yard.clear().is_empty());
 }
+
+#[test]
+fn a_yard_has_work_when_a_batch_was_closed_and_when_one_may_go() {
+    let (mut yard, reader) = (Yard::new(), pin());
+    assert!(!yard.has_work(), "it is empty");
+    yard.lay(1, 8);
+    assert!(!yard.has_work(), "it waits for company");
+    yard.close();
+    assert!(yard.has_work(), "a flush is wanted");
+    assert!(yard.wants_flush());
+    assert!(!yard.has_work(), "a reader may look at it");
+    drop(reader);
+    while !yard.has_work() {
+        pin().flush();
+    }
+    let mut freed = Vec::new();
+    yard.free(|item| freed.push(item));
+    assert_eq!(freed, [1]);
+    assert!(!yard.has_work(), "nothing is left");
+}
