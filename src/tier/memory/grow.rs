@@ -2,14 +2,16 @@
 //!
 //! An array is full at three quarters. Then one is [drafted](Growth::Drafting) that is a quarter larger, a piece a put, and when it is written it
 //! [follows](Growth::Following): each put takes some words over, which mostly needs no look at their entries ([`word`](super::word)), so that no put waits for all
-//! of them. A put does one thing of this: it writes a piece, publishes, takes words over, or frees an array that was given up. The last step fetches what the next
-//! one reads, and who comes to put fetches that again: it may have been long ago. One array of a table grows at a time, so that little memory is held twice and few reads have two places to look at; another that is full waits, and
+//! of them. One array of a table grows at a time, so that little memory is held twice and few reads have two places to look at; another that is full waits, and
 //! becomes a little fuller. Where a word finds no place near enough, which is rare, and where an array becomes smaller, all is done [at once](Edit::rebuild). Where
 //! nothing is put any more, maintenance goes on.
 //!
+//! **One thing a put.** It writes a piece, publishes, takes words over, frees an array that was given up, or flushes for one; so the slowest puts are those that
+//! find nothing in the processor's caches. For them, a step fetches what the next one reads, and who begins a put fetches it again, by its
+//! [address](Ahead): the step may have been long ago.
+//!
 //! Rejected: a new array filled at once (one put in two hundred took ten microseconds and more); words that tell nothing (each entry was asked for its hash,
-//! which made the puts of a filling cache take half as long again); smaller steps (too many arrays wait, and become too full); arrays freed, or flushed to the
-//! epoch, by a put that also takes words over (most of the slowest puts were such).
+//! which made the puts of a filling cache take half as long again); two things a put (the slowest puts in a thousand took a third longer).
 
 use super::edit::Gap;
 use super::sync::{FEWEST, PIECE, SOME, WORK};
@@ -148,8 +150,8 @@ impl Edit<'_> {
         let (words, older) = (self.array(number), self.followed(number));
         let new = loop {
             let new = Draft::after(words, homes).finish();
+            // Where taking over has ended half-way through some homes, their words are in both.
             let rest = || older.is_none_or(|older| self.carry(older, words.done()..older.homes(), &new, true, hash_of).is_some());
-            // Some of the homes that are being taken over may be in both.
             if self.carry(words, 0..words.homes(), &new, false, hash_of).is_some() && rest() {
                 break new;
             }
