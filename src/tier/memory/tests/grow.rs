@@ -204,17 +204,19 @@ fn both_arrays_are_counted_while_there_are_two() {
 
 #[test]
 fn a_put_goes_on_with_growth_or_frees_an_array_and_never_both() {
-    // All arrays of the table.
+    // Another test may be pinned for a while: then nothing is freed.
+    assert!((0..1_000).any(|_| arrays_freed_while_another_grew() > 10));
+}
+
+/// Fills all arrays of a table.
+fn arrays_freed_while_another_grew() -> u32 {
     let spread = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let (table, mut held) = (Table::new(()), Vec::new());
-    let (mut freed_arrays, mut while_growing, mut flushes) = (0, 0, 0);
+    let (table, mut held, mut while_growing) = (Table::new(()), Vec::new(), 0);
     for number in 0..20_000 {
         let mut locked = table.lock();
         let mut edit = locked.parts().0;
-        let gap = edit
-            .search(&Key { id: NamespaceId(0), text: &number.to_string(), hash: spread(number) })
-            .err()
-            .expect("it is not there");
+        let key = Key { id: NamespaceId(0), text: &number.to_string(), hash: spread(number) };
+        let gap = edit.search(&key).err().expect("it is not there");
         let is_due = edit.has_arrays_to_free();
         let hash_of = |entry: &Entry| spread(entry.key().parse().expect("a number"));
         held.push(edit.insert(spread(number), entry(number as u32, b"old"), &gap, hash_of));
@@ -224,34 +226,33 @@ fn a_put_goes_on_with_growth_or_frees_an_array_and_never_both() {
         assert!(!edit.has_grown || count == 0 && !flush, "put {number} did more than one thing");
         assert!(!is_due || count > 0 || flush, "put {number} left to others what was due");
         assert!(edit.heads.len() <= PAGES);
-        freed_arrays += count;
         while_growing += if edit.grows() { count } else { 0 };
         drop(locked);
         if flush {
-            flushes += 1;
             pin().flush();
         }
     }
-    assert!(
-        while_growing > 10 && flushes > 10,
-        "{freed_arrays} arrays were freed, {while_growing} of them while another grew; {flushes} flushes"
-    );
     let mut locked = table.lock();
     (0..).zip(held).for_each(|(number, held)| locked.parts().0.remove(spread(number), held));
+    while_growing
 }
 
 #[test]
 fn heads_of_freed_arrays_are_kept_for_the_next_ones_and_go_when_entries_leave() {
     let bench = Bench::new();
-    let mut most = 0;
-    for _ in 0..20_000 {
+    let heads = || bench.edit(|edit, _| edit.heads.len());
+    (0..300).for_each(|_| {
         bench.insert();
+    });
+    bench.finish();
+    bench.edit(|edit, _| edit.close_batch());
+    // Another test may be pinned for a while.
+    while heads() == 0 {
         pin().flush();
-        most = most.max(bench.edit(|edit, _| edit.heads.len()));
     }
-    assert!((1..=PAGES).contains(&most), "{most} of them waited");
+    assert!(heads() <= PAGES);
     (0..64).for_each(|number| bench.remove(number));
-    assert_eq!(bench.edit(|edit, _| edit.heads.len()), 0);
+    assert_eq!(heads(), 0);
 }
 
 #[test]
