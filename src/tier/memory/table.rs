@@ -228,7 +228,7 @@ impl<S> Table<S> {
         let words = self.pages[page(hash)].words.load(Ordering::Relaxed, unsafe { unprotected() }).as_raw();
         prefetch(words.cast_mut().cast(), 0);
         let side = std::ptr::from_ref(&*self.side).cast_mut().cast();
-        // Processors fetch lines by twos, or are told of enough.
+        // Every second line: processors fetch the one beside it too. (To ask for all of them cost warm puts more than it gave to cold ones.)
         (0..size_of::<Side<S>>()).step_by(128).for_each(|behind| prefetch(side, behind));
     }
 
@@ -316,7 +316,7 @@ pub(super) struct Edit<'e> {
     /// What is left of arrays that were freed, for the next ones: a small allocation among large ones that come and go takes microseconds now and then.
     pub(super) heads: &'e mut Vec<Owned<Words>>,
     pub(super) growth: &'e mut Growth,
-    /// Was something done for growth? Then the next put may free an array.
+    /// Was something done for growth? Then it is for a later writer to free arrays.
     pub(super) has_grown: bool,
 }
 

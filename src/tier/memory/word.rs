@@ -116,7 +116,7 @@ impl Scale {
 pub(super) struct Way {
     older: Scale,
     newer: Scale,
-    /// What a home of the older array is of the lower half of a hash, in parts of 2^-32, rounded down: a division for all words instead of one for each.
+    /// The hashes of one home of the older array, by their lower half, times 2^32, rounded down: one division for all words instead of one for each.
     width: u64,
 }
 
