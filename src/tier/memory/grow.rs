@@ -164,7 +164,7 @@ impl Edit<'_> {
     }
 
     /// The words of some homes from one on are going to be put into another array: where that begins.
-    pub(super) fn expect_homes(&self, from: &Words, home: usize, to: &Words) -> Ahead {
+    fn expect_homes(&self, from: &Words, home: usize, to: &Words) -> Ahead {
         let there = home * to.homes() / from.homes();
         for more in (0..2 * WORK).step_by(8) {
             prefetch(from.address(home + more), 0);
