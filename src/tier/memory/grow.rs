@@ -14,6 +14,8 @@
 //! which made the puts of a filling cache take half as long again); two things a put (the slowest puts in a thousand took a third longer).
 
 use super::edit::Gap;
+#[cfg(any(test, fuzzing))]
+use super::sync::PAGES;
 use super::sync::{FEWEST, PIECE, SOME, WORK};
 use super::table::{Edit, Held, expect_head, page, prefetch};
 use super::words::{Draft, Words};
@@ -74,14 +76,22 @@ impl Edit<'_> {
         if self.has_arrays_to_free() {
             // That is enough for one put, and so is to ask the allocator for an array.
         } else if self.counts.len(hash) * 4 > homes * 3 && !self.grows() {
-            *self.growth = Growth::Drafting(page(hash), Draft::after(self.words(hash), grown(homes)));
-            self.has_grown = true;
+            self.draft(page(hash), grown(homes));
         } else {
             self.go_on(hash_of);
         }
         while !self.words(hash).place(self.words(hash).scale().spot(hash), held.raw()) {
             self.rebuild(page(hash), grown(self.words(hash).homes()), hash_of);
         }
+    }
+
+    /// Begins to write an array of so many homes that is to follow the one of this number. It counts from now on: whoever puts makes room for it, and who goes on
+    /// where nobody puts need not.
+    fn draft(&mut self, number: usize, homes: usize) {
+        let draft = Draft::after(self.array(number), homes);
+        self.counts.add(draft.len());
+        *self.growth = Growth::Drafting(number, draft);
+        self.has_grown = true;
     }
 
     /// Is there an array that grows?
@@ -158,8 +168,13 @@ impl Edit<'_> {
             homes = grown(homes);
         };
         self.supersede(number, new);
-        if matches!(*self.growth, Growth::Drafting(at, _) | Growth::Published(at) | Growth::Following(at, _) if at == number) {
-            *self.growth = Growth::No;
+        match &*self.growth {
+            Growth::Drafting(at, draft) if *at == number => {
+                self.counts.subtract(draft.len());
+                *self.growth = Growth::No;
+            }
+            Growth::Published(at) | Growth::Following(at, _) if *at == number => *self.growth = Growth::No,
+            _ => (),
         }
     }
 
@@ -189,5 +204,14 @@ impl Edit<'_> {
                 prefetch(std::ptr::without_provenance_mut(address), 0);
             }
         }
+    }
+
+    /// Panics if the words of all arrays, with one that is written, are not those that are counted.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn validate(&self) {
+        let published = |number| self.array(number).len() + self.followed(number).map_or(0, Words::len);
+        let drafted = if let Growth::Drafting(_, draft) = &*self.growth { draft.len() } else { 0 };
+        let words = (0..PAGES).map(published).sum::<usize>() + drafted;
+        assert_eq!(self.counts.bytes(), (words * size_of::<*mut u8>()) as u64, "the words of all arrays are counted");
     }
 }

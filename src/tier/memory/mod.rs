@@ -6,7 +6,7 @@
 //!
 //! **The budget** counts, for every entry, its allocation (head, key, payload) rounded as the allocator does, and 31 bytes for table, queue
 //! and ghosts; where those are larger than that (in tiny shards, or after the entries became fewer), what they really are.
-//! A table that grows has the old and the new array of a sixteenth of its entries for a hundred puts or so; both are counted once the new one is written.
+//! A table that grows has the old and the new array of a sixteenth of its entries for a hundred puts or so; both are counted, the new one before it is written.
 //! What the allocator wastes by fragmentation is not.
 //!
 //! **Values that left but are still held** by a reader (`get`) keep their memory. They are counted in [`Memory::usage`] and against

@@ -346,6 +346,7 @@ impl Shard<'_> {
     /// Panics if an invariant is broken.
     #[cfg(any(test, fuzzing))]
     pub(super) fn validate(&mut self) {
+        self.edit.validate();
         let mut foreseen = self.state.foreseen.as_ref();
         for queue in [&self.state.small, &self.state.main] {
             queue.validate();
@@ -363,6 +364,18 @@ impl Shard<'_> {
         assert!(foreseen.is_none(), "the next victim is a resident entry");
         assert_eq!(self.edit.counts.total(), self.state.len(), "the table has no entry that is not queued");
         assert_eq!(self.state.lingering_bytes, self.state.lingering.iter().map(allocated).sum::<u64>());
-        assert!(self.state.bytes() <= self.cap() || self.state.len() <= 1, "the budget is kept");
+        let (state, cap) = (&self.state, self.cap());
+        assert!(
+            state.bytes() <= cap || state.len() <= 1,
+            "the budget is kept: {} entries of {} bytes where {cap} may be used of {}; lingering {}, words {}, ghosts {}, places {} and {}",
+            state.len(),
+            state.bytes(),
+            state.capacity,
+            state.lingering_bytes,
+            self.edit.counts.bytes(),
+            state.ghosts.bytes(),
+            state.small.footprint(),
+            state.main.footprint(),
+        );
     }
 }

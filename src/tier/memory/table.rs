@@ -353,7 +353,7 @@ impl Edit<'_> {
         self.arrays.wants_flush() || wants_flush
     }
 
-    /// Publishes an array that follows the one of this number, which follows none.
+    /// Publishes an array that follows the one of this number, which follows none. It is counted already.
     pub(super) fn follow(&mut self, number: usize, new: Words) {
         if self.followed(number).is_some() {
             return;
@@ -362,7 +362,6 @@ impl Edit<'_> {
         // SAFETY: only this writer could give the array up.
         let old = page.words.load(Ordering::Relaxed, unsafe { unprotected() });
         let new = new.follow(Atomic::from(old));
-        self.counts.add(new.len());
         page.place.set(&new);
         let new = self.with_head(new);
         self.pages[number].words.store(new, Ordering::Release);

@@ -75,8 +75,9 @@ pub(super) struct Draft {
 
 impl Draft {
     fn new(scale: Scale) -> Self {
-        let homes = scale.homes();
-        Self { slots: Vec::with_capacity(homes + FARTHEST.min(homes) + 1), scale }
+        let mut draft = Self { slots: Vec::new(), scale };
+        draft.slots.reserve_exact(draft.len());
+        draft
     }
 
     /// Of so many homes, for the words that are in `older`.
@@ -84,9 +85,14 @@ impl Draft {
         Self::new(older.scale.rescaled(homes))
     }
 
-    fn missing(&self) -> usize {
+    /// Words, written or not.
+    pub(super) fn len(&self) -> usize {
         let homes = self.scale.homes();
-        homes + FARTHEST.min(homes) + 1 - self.slots.len()
+        homes + FARTHEST.min(homes) + 1
+    }
+
+    fn missing(&self) -> usize {
+        self.len() - self.slots.len()
     }
 
     pub(super) fn is_written(&self) -> bool {

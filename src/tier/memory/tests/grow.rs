@@ -39,6 +39,7 @@ impl Bench {
         let mut locked = self.table.lock();
         let (mut edit, held) = locked.parts();
         let result = work(&mut edit, held);
+        edit.validate();
         let (mut freed, mut arrays) = (Freed::new(), Few::new());
         edit.leftovers(&mut freed, &mut arrays);
         result
