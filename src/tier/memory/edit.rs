@@ -3,10 +3,16 @@
 //! Where an array follows another, an entry is in either: in the older one if its home is not [`done`](super::words::Words::done).
 
 use super::pin::Pin;
-use super::table::{Edit, Held, Seen, page, prefetch, search};
+use super::table::{Edit, Held, LINES, Seen, page, prefetch, search};
 use super::words::Words;
 use crate::entry::Entry;
 use crate::key::Key;
+
+/// Entries of so many bytes are small.
+const SMALL: usize = 256;
+/// What glibc's allocator keeps as it is when it is freed. It merges what is larger with what is free behind, and looks for that at the heads of the next two.
+const KEPT: usize = 1032;
+const CHUNK_HEAD: usize = 8;
 
 /// Where the entry of a key that is not here would be put, as long as nothing is put into its array and nothing taken out.
 pub(super) struct Gap {
@@ -50,15 +56,17 @@ impl Edit<'_> {
 
     /// The entry of this key, for somebody who may look at it after the lock is released.
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        let found = search(self.words(key.hash), key, pinned).ok();
-        found.or_else(|| search(self.older(key.hash)?, key, pinned).ok())
+        let found = search(self.words(key.hash), key, pinned, &LINES).ok();
+        found.or_else(|| search(self.older(key.hash)?, key, pinned, &LINES).ok())
     }
 
-    /// The entry of this key, while nothing is edited; or the place where it would be put.
+    /// The entry of this key, which may be of so many bytes, while nothing is edited; or the place where it would be put.
     #[inline]
-    pub(super) fn search<'s>(&'s self, key: &Key<'_>) -> Result<Seen<'s>, Gap> {
-        search(self.words(key.hash), key, self).or_else(|slot| {
-            let found = self.older(key.hash).and_then(|older| search(older, key, self).ok());
+    pub(super) fn search<'s>(&'s self, key: &Key<'_>, bytes: usize) -> Result<Seen<'s>, Gap> {
+        // What is small is written to again soon, when it is replaced and its memory gets the next entry. Of what is large this is the line in which the key ends.
+        let more = if bytes <= SMALL { &LINES[..] } else { &LINES[..1] };
+        search(self.words(key.hash), key, self, more).or_else(|slot| {
+            let found = self.older(key.hash).and_then(|older| search(older, key, self, more).ok());
             found.ok_or(Gap { slot, len: self.counts.len(key.hash) })
         })
     }
@@ -92,6 +100,22 @@ impl Edit<'_> {
             // Where entries come and go and no array grows any more, the last ones that were given up would wait for company.
             self.arrays.close();
             self.heads.clear();
+        }
+    }
+
+    /// Fetches what the next entry that is freed takes: its head, and what the allocator looks at.
+    #[inline]
+    pub(super) fn expect_free(&self) {
+        if let Some(later) = self.yard.upcoming(4) {
+            prefetch(later.raw().as_ptr(), 0);
+        }
+        if let Some(next) = self.yard.upcoming(1)
+            && next.footprint() > KEPT
+        {
+            // As if they were of one size, which they often are.
+            let chunk = (next.footprint() + CHUNK_HEAD).next_multiple_of(2 * CHUNK_HEAD);
+            prefetch(next.raw().as_ptr(), chunk - CHUNK_HEAD);
+            prefetch(next.raw().as_ptr(), 2 * chunk - CHUNK_HEAD);
         }
     }
 

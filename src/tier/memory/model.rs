@@ -70,7 +70,7 @@ impl Bench {
         let kept = new.clone();
         let mut locked = self.table.lock();
         let (mut edit, held) = locked.parts();
-        let gap = edit.search(&key(text)).err().expect("it is not there");
+        let gap = edit.search(&key(text), 0).err().expect("it is not there");
         held.push(edit.insert(hash(text), new, &gap, |entry| hash(entry.key())));
         kept
     }

@@ -161,7 +161,7 @@ impl Shard<'_> {
         self.state.queue(usual).expect();
         self.release();
         let (weight, cap) = (cost(&entry), self.cap());
-        let old = self.edit.search(key).map(|old| self.locate(&old));
+        let old = self.edit.search(key, entry.footprint()).map(|old| self.locate(&old));
         if weight > cap / LARGEST {
             if let Ok(Some((side, number))) = old {
                 self.take_at(side, number, key.hash);
@@ -355,7 +355,7 @@ impl Shard<'_> {
                 bytes += cost(held);
                 foreseen = foreseen.filter(|next| (next.address, next.hash) != (held.address(), self.common.hash(held)));
                 let key = Key { id: held.namespace_id(), text: held.key(), hash: self.common.hash(held) };
-                let found = self.edit.search(&key).ok().expect("every queued entry is in the table");
+                let found = self.edit.search(&key, 0).ok().expect("every queued entry is in the table");
                 assert!(held.is(&found), "the table has the queued entry of a key");
                 assert!(held.hits().load(Ordering::Relaxed) <= super::policy::TOP);
             }

@@ -97,6 +97,12 @@ impl<T> Yard<T> {
         }
     }
 
+    /// What is to be handed out after so many others.
+    #[inline]
+    pub(super) fn upcoming(&self, after: usize) -> Option<&T> {
+        self.waiting.get(after)
+    }
+
     /// Makes the oldest closed batch ready, if nobody can see it any more.
     #[inline(never)]
     fn open_next(&mut self) -> bool {

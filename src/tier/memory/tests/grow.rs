@@ -50,7 +50,8 @@ impl Bench {
         self.edit(|edit, held| {
             let number = held.len() as u32;
             let text = number.to_string();
-            let gap = edit.search(&Key { id: NamespaceId(0), text: &text, hash: hash(number) }).err().expect("it is not there");
+            let gap =
+                edit.search(&Key { id: NamespaceId(0), text: &text, hash: hash(number) }, 0).err().expect("it is not there");
             held.push(Some(edit.insert(hash(number), entry(number, b"old"), &gap, hash_of)));
             number
         })
@@ -88,7 +89,7 @@ impl Bench {
         let (text, pin) = (number.to_string(), pin());
         let key = Key { id: NamespaceId(0), text: &text, hash: hash(number) };
         let found = self.table.find(&key, &pin).map(|seen| seen.payload().to_vec());
-        let by_writer = self.edit(|edit, _| edit.search(&key).ok().map(|seen| seen.payload().to_vec()));
+        let by_writer = self.edit(|edit, _| edit.search(&key, 0).ok().map(|seen| seen.payload().to_vec()));
         assert_eq!(found, by_writer, "{number}");
         assert_eq!(found, self.edit(|edit, _| edit.find(&key, &pin).map(|seen| seen.payload().to_vec())), "{number}");
         found
@@ -217,7 +218,7 @@ fn arrays_freed_while_another_grew() -> u32 {
         let mut locked = table.lock();
         let mut edit = locked.parts().0;
         let key = Key { id: NamespaceId(0), text: &number.to_string(), hash: spread(number) };
-        let gap = edit.search(&key).err().expect("it is not there");
+        let gap = edit.search(&key, 0).err().expect("it is not there");
         let is_due = edit.has_arrays_to_free();
         let hash_of = |entry: &Entry| spread(entry.key().parse().expect("a number"));
         held.push(edit.insert(spread(number), entry(number as u32, b"old"), &gap, hash_of));

@@ -18,7 +18,7 @@ fn entry(key: &Key<'_>) -> Entry {
 }
 
 fn insert(edit: &mut Edit<'_>, key: &Key<'_>) -> Held {
-    let gap = edit.search(key).err().expect("it is not there");
+    let gap = edit.search(key, 0).err().expect("it is not there");
     edit.insert(key.hash, entry(key), &gap, hash_of)
 }
 
@@ -68,7 +68,7 @@ fn a_place_that_a_search_has_found_is_not_used_once_there_is_a_nearer_one() {
     let mut locked = table.lock();
     let (mut edit, ()) = locked.parts();
     let held = insert(&mut edit, &first);
-    let behind = edit.search(&late).err().expect("it is not there");
+    let behind = edit.search(&late, 0).err().expect("it is not there");
     edit.remove(first.hash, held);
     let held = edit.insert(late.hash, entry(&late), &behind, hash_of);
     assert!(table.find(&late, &pin).is_some(), "it stands behind a gap");
