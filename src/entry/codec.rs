@@ -8,22 +8,19 @@
 //!
 //! so that the payload, a rkyv archive, is 16-aligned wherever it came from (sled's and Redis' buffers are not). Bytes and text need
 //! no padding and get none. The allocation is shared by a reference count; tiers, queues and readers hold the same bytes. What an entry
-//! has in common with many others is its [`Class`], of which the head has the number.
+//! has in common with many others is its [`Class`], of which the [`Head`] has the number.
 //!
 //! **From bytes to a view.** [`Entry::claim`] compares the type's fingerprint and then asks whether these bytes were validated
 //! as this very Rust type before; if not, it validates them now, once, and moves the entry to the class that says so. A later hit
 //! is two compares with constants. A fingerprint that differs is [`Claim::Foreign`]: a miss, not a misread.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::any::TypeId;
 use std::cell::RefCell;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::{NonNull, copy_nonoverlapping};
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
-use std::time::Duration;
+use std::sync::atomic::{Ordering, fence};
 
 use rkyv::api::high::{HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
@@ -32,81 +29,11 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Portable, Serialize, rancor};
 
 use crate::bytes::are_equal;
-use crate::entry::class::{Class, ClassId};
-use crate::entry::life;
+use crate::entry::class::Class;
+use crate::entry::head::{ALIGN, Head, Meta, payload_at};
+use crate::entry::shape::{Shape, mark};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::namespace::{Namespace, NamespaceId};
-use crate::policy::TtlPolicy;
-
-/// Alignment of every payload.
-const ALIGN: usize = 16;
-
-/// What is known of an entry besides its bytes. Times are steady milliseconds (see [`crate::clock`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    pub(crate) policy: TtlPolicy,
-    pub(crate) fingerprint: u64,
-    pub(crate) created: u64,
-    pub(crate) expires: u64,
-    /// Until when it may be served as declared stale; equal to `expires` where staleness is not allowed.
-    pub(crate) stale_until: u64,
-    /// Position in the invalidation log known when the fill began; 0 without a log.
-    pub(crate) stamp: u64,
-}
-
-/// How the payload of a value lies in memory, and what it is known to be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    /// Of the Rust type it was made from by `Form::encode`; 0 where it came from outside and is not validated yet.
-    mark: u32,
-    /// [`IS_ALIGNED`] and [`IS_REVIVED`].
-    flags: u16,
-}
-
-impl Shape {
-    /// Bytes from outside: aligned for any type, validated as none.
-    pub(crate) const UNKNOWN: Self = Self { mark: 0, flags: IS_ALIGNED | IS_REVIVED };
-
-    /// What `F::encode` makes in this process, so that no hit needs to validate it.
-    pub(crate) fn of<F: Form>() -> Self {
-        Self { mark: mark::<F>(), flags: if F::IS_PLAIN { 0 } else { IS_ALIGNED } }
-    }
-}
-
-/// What stands before the key. `repr(C)` only fixes the order for whoever reads a core dump.
-#[repr(C)]
-struct Head {
-    references: AtomicU32,
-    /// Free for the tier that holds the entry; the memory tier keeps queue bookkeeping here, under its shard lock.
-    place: AtomicU32,
-    payload_len: u32,
-    /// Lower 13 bits: length of the key. Above them [`IS_ALIGNED`] and [`IS_REVIVED`].
-    key_len: u16,
-    /// Number of the [`Class`]. Changes once, when the payload is validated.
-    class: AtomicU16,
-    /// Steady milliseconds, 48 bits with `expires_high`: beyond the year 9999.
-    expires_low: u32,
-    /// `expires - created`; see [`life`].
-    life: u32,
-    /// The local sequence number at which its fill began, 40 bits with `stamp_high`. A larger one counts as the largest, which rules cover rather
-    /// too often than too seldom.
-    stamp_low: u32,
-    expires_high: u16,
-    stamp_high: u8,
-    /// Saturating access count, 0 to 7; only the memory tier's policy writes it.
-    hits: AtomicU8,
-}
-
-const _: () = assert!(size_of::<Head>() == 32, "the head is what an entry costs over its key and value");
-
-/// Bits of `key_len` that are the length.
-const KEY_LEN_BITS: u32 = 13;
-const _: () = assert!(crate::key::MAX_KEY_BYTES < 1 << KEY_LEN_BITS);
-/// The payload begins at a multiple of [`ALIGN`].
-const IS_ALIGNED: u16 = 1 << KEY_LEN_BITS;
-/// The bytes came from a lower tier.
-const IS_REVIVED: u16 = IS_ALIGNED << 1;
 
 /// A cached value with its key and head: shared, immutable bytes. Cloning counts a reference.
 #[repr(transparent)]
@@ -137,28 +64,15 @@ impl Entry {
             policy: meta.policy.tag(),
         }
         .id()?;
-        let expires = meta.expires.min((1 << 48) - 1);
-        let stamp = meta.stamp.min((1 << 40) - 1);
-        let (layout, payload_at) = layout(key.text.len(), payload.len(), shape.flags & IS_ALIGNED != 0);
+        let payload_at = payload_at(key.text.len(), shape.flags);
+        let layout = layout(payload_at + payload.len());
         // SAFETY: the layout is never of size zero: it holds a `Head`.
         let raw = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
         let head = start.cast::<Head>();
         // SAFETY: `layout` put room for a `Head`, the key and the payload into this fresh, 16-aligned allocation; nothing overlaps.
         unsafe {
-            head.write(Head {
-                references: AtomicU32::new(1),
-                place: AtomicU32::new(0),
-                payload_len: payload.len() as u32,
-                key_len: key.text.len() as u16 | shape.flags,
-                class: AtomicU16::new(class.0),
-                expires_low: expires as u32,
-                life: life::pack(expires.saturating_sub(meta.created)),
-                stamp_low: stamp as u32,
-                expires_high: (expires >> 32) as u16,
-                stamp_high: (stamp >> 32) as u8,
-                hits: AtomicU8::new(0),
-            });
+            head.write(Head::new(class, meta, key.text.len(), payload.len(), shape.flags));
             copy_nonoverlapping(key.text.as_ptr(), raw.add(size_of::<Head>()), key.text.len());
             copy_nonoverlapping(payload.as_ptr(), raw.add(payload_at), payload.len());
         }
@@ -216,24 +130,9 @@ impl Entry {
         }
         // With no class to be had it is validated again by the next reader.
         if let Ok(class) = (Class { mark: mark::<F>(), ..self.class().class() }).id() {
-            self.head().class.store(class.0, Ordering::Release);
+            self.set_class(class);
         }
         Verdict::Yes
-    }
-
-    /// Acquires what the thread that validated the payload has registered.
-    #[inline]
-    fn class(&self) -> ClassId {
-        ClassId(self.head().class.load(Ordering::Acquire))
-    }
-
-    #[inline]
-    pub(crate) fn namespace_id(&self) -> NamespaceId {
-        self.class().namespace()
-    }
-
-    pub(crate) fn namespace(&self) -> Namespace {
-        self.namespace_id().namespace()
     }
 
     /// Is this the entry of `key`? Compares the whole key, not its hash.
@@ -256,108 +155,14 @@ impl Entry {
         }
     }
 
-    #[inline]
-    fn key_len(&self) -> usize {
-        usize::from(self.head().key_len & ((1 << KEY_LEN_BITS) - 1))
-    }
-
-    #[inline]
-    fn is_aligned(&self) -> bool {
-        self.head().key_len & IS_ALIGNED != 0
-    }
-
-    /// Did it come to this process' memory from a lower tier?
-    pub(crate) fn is_revived(&self) -> bool {
-        self.head().key_len & IS_REVIVED != 0
-    }
-
     /// The archive, 16-aligned; or plain bytes.
     #[inline]
     pub(crate) fn payload(&self) -> &[u8] {
-        let payload_len = self.head().payload_len as usize;
-        // SAFETY: `build` wrote `payload_len` bytes at this place of the same layout, and nobody writes them again.
+        // SAFETY: `build` wrote so many bytes at this place of the same layout, and nobody writes them again.
         unsafe {
-            let start = self.head.as_ptr().cast::<u8>().add(payload_at(self.key_len(), self.is_aligned()));
-            std::slice::from_raw_parts(start, payload_len)
+            let start = self.head.as_ptr().cast::<u8>().add(self.payload_at());
+            std::slice::from_raw_parts(start, self.payload_len())
         }
-    }
-
-    pub(crate) fn meta(&self) -> Meta {
-        let class = self.class().class();
-        let life = self.life();
-        Meta {
-            policy: TtlPolicy::from_tag(class.policy, life).unwrap_or(TtlPolicy::Custom(life)),
-            fingerprint: class.fingerprint,
-            created: self.created(),
-            expires: self.expires(),
-            stale_until: self.stale_until(),
-            stamp: self.stamp(),
-        }
-    }
-
-    /// What lies between its creation and its end: exact to the millisecond up to 37 hours, to a part in 100 million beyond.
-    fn life(&self) -> Duration {
-        Duration::from_millis(life::unpack(self.head().life))
-    }
-
-    #[inline]
-    pub(crate) fn created(&self) -> u64 {
-        self.expires().saturating_sub(life::unpack(self.head().life))
-    }
-
-    /// From this steady millisecond on it is no longer fresh.
-    #[inline]
-    pub(crate) fn expires(&self) -> u64 {
-        let head = self.head();
-        u64::from(head.expires_low) | u64::from(head.expires_high) << 32
-    }
-
-    /// From this steady millisecond on it may not be served at all.
-    #[inline]
-    pub(crate) fn stale_until(&self) -> u64 {
-        self.expires() + u64::from(self.class().grace_ms())
-    }
-
-    /// The local sequence number at which its fill began; a rule with a higher one covers it.
-    #[inline]
-    pub(crate) fn stamp(&self) -> u64 {
-        let head = self.head();
-        u64::from(head.stamp_low) | u64::from(head.stamp_high) << 32
-    }
-
-    /// Bytes of its allocation, as requested.
-    #[inline]
-    pub(crate) fn footprint(&self) -> usize {
-        self.layout().size()
-    }
-
-    #[inline]
-    fn layout(&self) -> Layout {
-        layout(self.key_len(), self.head().payload_len as usize, self.is_aligned()).0
-    }
-
-    /// Does anybody else hold these bytes? Only a hint: the answer may have changed already.
-    #[inline]
-    pub(crate) fn is_shared(&self) -> bool {
-        self.head().references.load(Ordering::Relaxed) > 1
-    }
-
-    /// The saturating access counter of the memory tier's policy.
-    #[inline]
-    pub(crate) fn hits(&self) -> &AtomicU8 {
-        &self.head().hits
-    }
-
-    /// Bookkeeping of the tier that holds the entry.
-    #[inline]
-    pub(crate) fn place(&self) -> &AtomicU32 {
-        &self.head().place
-    }
-
-    #[inline]
-    fn head(&self) -> &Head {
-        // SAFETY: the allocation lives as long as any `Entry` that refers to it.
-        unsafe { self.head.as_ref() }
     }
 }
 
@@ -381,10 +186,20 @@ impl Entry {
     }
 }
 
+impl Deref for Entry {
+    type Target = Head;
+
+    #[inline]
+    fn deref(&self) -> &Head {
+        // SAFETY: the allocation lives as long as any `Entry` that refers to it.
+        unsafe { self.head.as_ref() }
+    }
+}
+
 impl Clone for Entry {
     #[inline]
     fn clone(&self) -> Self {
-        let before = self.head().references.fetch_add(1, Ordering::Relaxed);
+        let before = self.references.fetch_add(1, Ordering::Relaxed);
         if before > u32::MAX / 2 {
             // Two billion clones can only be a leak in a loop; the count must not wrap into a use after free.
             std::process::abort();
@@ -397,10 +212,10 @@ impl Drop for Entry {
     #[inline]
     fn drop(&mut self) {
         // Nobody can clone what only one refers to, so the last one need not count down.
-        let references = &self.head().references;
+        let references = &self.references;
         if references.load(Ordering::Acquire) == 1 || references.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
-            let layout = self.layout();
+            let layout = layout(self.footprint());
             // SAFETY: this was the last reference; the layout is computed from the same lengths as in `build`. `Head` needs no drop.
             unsafe { dealloc(self.head.as_ptr().cast(), layout) };
         }
@@ -417,18 +232,11 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// Layout of an entry of so many bytes. Lengths are bounded by `MAX_KEY_BYTES` and `MAX_PAYLOAD_BYTES`, so nothing overflows.
 #[inline]
-const fn payload_at(key_len: usize, is_aligned: bool) -> usize {
-    let at = size_of::<Head>() + key_len;
-    if is_aligned { at.next_multiple_of(ALIGN) } else { at }
-}
-
-/// Layout of an entry, and where its payload begins. Lengths are bounded by `MAX_KEY_BYTES` and `MAX_PAYLOAD_BYTES`, so nothing overflows.
-#[inline]
-fn layout(key_len: usize, payload_len: usize, is_aligned: bool) -> (Layout, usize) {
-    let at = payload_at(key_len, is_aligned);
+fn layout(bytes: usize) -> Layout {
     // SAFETY: the alignment is a power of two, and the bounded lengths stay far below `isize::MAX`.
-    (unsafe { Layout::from_size_align_unchecked(at + payload_len, ALIGN) }, at)
+    unsafe { Layout::from_size_align_unchecked(bytes, ALIGN) }
 }
 
 /// What a look at an entry says of a form.
@@ -604,30 +412,6 @@ impl Form for Text {
         // SAFETY: the caller says that `check` accepted these bytes.
         unsafe { std::str::from_utf8_unchecked(bytes) }
     }
-}
-
-/// A number for the Rust type `F` in this process, never 0. It stands beside the 64-bit fingerprint, so that two types
-/// with one fingerprint (a `Schema` written by hand) are not taken for each other. A constant after optimisation.
-#[inline]
-fn mark<F: Form>() -> u32 {
-    #[derive(Default)]
-    struct Low(u64);
-    impl Hasher for Low {
-        fn finish(&self) -> u64 {
-            self.0
-        }
-        fn write(&mut self, bytes: &[u8]) {
-            for byte in bytes {
-                self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-            }
-        }
-        fn write_u64(&mut self, word: u64) {
-            self.0 ^= word;
-        }
-    }
-    let mut low = Low::default();
-    TypeId::of::<F>().hash(&mut low);
-    (low.finish() as u32) | 1
 }
 
 #[cfg(test)]

@@ -11,9 +11,13 @@
 mod class;
 #[allow(unsafe_code)] // one of the two files that may; see its head
 pub(crate) mod codec;
+mod head;
 pub(crate) mod header;
 mod life;
 mod outside;
+mod shape;
 
-pub(crate) use codec::{Claim, Entry, Form, Meta, Shape, Typed, Verdict};
+pub(crate) use codec::{Claim, Entry, Form, Typed, Verdict};
+pub(crate) use head::Meta;
 pub(crate) use header::Header;
+pub(crate) use shape::Shape;

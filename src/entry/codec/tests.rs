@@ -1,8 +1,12 @@
 //! An entry is what was put in, is claimed as its own type only, and keeps its remaining life outside.
 
+use std::time::Duration;
+
 use super::*;
 use crate::clock::Clock;
 use crate::key::KeyHasher;
+use crate::namespace::Namespace;
+use crate::policy::TtlPolicy;
 
 fn meta(fingerprint: u64) -> Meta {
     Meta { policy: TtlPolicy::Short, fingerprint, created: 1_000, expires: 301_000, stale_until: 302_000, stamp: 7 }

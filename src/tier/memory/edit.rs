@@ -3,7 +3,7 @@
 //! Where an array follows another, an entry is in either: in the older one if its home is not [`done`](super::words::Words::done).
 
 use super::pin::Pin;
-use super::table::{Edit, Held, LINES, Seen, page, prefetch, search};
+use super::table::{Edit, Held, Seen, page, prefetch, search};
 use super::words::Words;
 use crate::entry::Entry;
 use crate::key::Key;
@@ -13,6 +13,8 @@ const SMALL: usize = 256;
 /// What glibc's allocator keeps as it is when it is freed. It merges what is larger with what is free behind, and looks for that at the heads of the next two.
 const KEPT: usize = 1032;
 const CHUNK_HEAD: usize = 8;
+/// How many puts before its turn that is fetched.
+const SOON: usize = 3;
 
 /// Where the entry of a key that is not here would be put, as long as nothing is put into its array and nothing taken out.
 pub(super) struct Gap {
@@ -56,17 +58,17 @@ impl Edit<'_> {
 
     /// The entry of this key, for somebody who may look at it after the lock is released.
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
-        let found = search(self.words(key.hash), key, pinned, &LINES).ok();
-        found.or_else(|| search(self.older(key.hash)?, key, pinned, &LINES).ok())
+        let found = search(self.words(key.hash), key, pinned, true).ok();
+        found.or_else(|| search(self.older(key.hash)?, key, pinned, true).ok())
     }
 
     /// The entry of this key, which may be of so many bytes, while nothing is edited; or the place where it would be put.
     #[inline]
     pub(super) fn search<'s>(&'s self, key: &Key<'_>, bytes: usize) -> Result<Seen<'s>, Gap> {
-        // What is small is written to again soon, when it is replaced and its memory gets the next entry. Of what is large this is the line in which the key ends.
-        let more = if bytes <= SMALL { &LINES[..] } else { &LINES[..1] };
-        search(self.words(key.hash), key, self, more).or_else(|slot| {
-            let found = self.older(key.hash).and_then(|older| search(older, key, self, more).ok());
+        // All of what is small is needed: it is written to again soon, when it is replaced and its memory gets the next entry.
+        let is_small = bytes <= SMALL;
+        search(self.words(key.hash), key, self, is_small).or_else(|slot| {
+            let found = self.older(key.hash).and_then(|older| search(older, key, self, is_small).ok());
             found.ok_or(Gap { slot, len: self.counts.len(key.hash) })
         })
     }
@@ -103,19 +105,21 @@ impl Edit<'_> {
         }
     }
 
-    /// Fetches what the next entry that is freed takes: its head, and what the allocator looks at.
+    /// Where entries are large, fetches what is looked at when one that was taken out is freed: its head, and those that the allocator asks.
     #[inline]
     pub(super) fn expect_free(&self) {
-        if let Some(later) = self.yard.upcoming(4) {
-            prefetch(later.raw().as_ptr(), 0);
+        if self.yard.last_bytes() > KEPT {
+            self.expect_free_large();
         }
-        if let Some(next) = self.yard.upcoming(1)
-            && next.footprint() > KEPT
-        {
-            // As if they were of one size, which they often are.
-            let chunk = (next.footprint() + CHUNK_HEAD).next_multiple_of(2 * CHUNK_HEAD);
-            prefetch(next.raw().as_ptr(), chunk - CHUNK_HEAD);
-            prefetch(next.raw().as_ptr(), 2 * chunk - CHUNK_HEAD);
+    }
+
+    #[inline(never)]
+    fn expect_free_large(&self) {
+        // As if all were of one size, which they often are.
+        let chunk = (self.yard.last_bytes() + CHUNK_HEAD).next_multiple_of(2 * CHUNK_HEAD);
+        if let Some(soon) = self.yard.upcoming(SOON) {
+            let start = soon.raw().as_ptr();
+            [0, chunk - CHUNK_HEAD, 2 * chunk - CHUNK_HEAD].into_iter().for_each(|behind| prefetch(start, behind));
         }
     }
 

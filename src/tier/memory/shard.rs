@@ -52,7 +52,7 @@ pub(super) fn cost(entry: &Entry) -> u64 {
 #[inline]
 fn allocated(entry: &Entry) -> u64 {
     let bytes = entry.footprint() as u64;
-    if bytes < 128 << 10 { (bytes + 8).next_multiple_of(16).max(32) } else { (bytes + 16).next_multiple_of(4096) }
+    if bytes < 128 << 10 { (bytes + 8).next_multiple_of(16) } else { (bytes + 16).next_multiple_of(4096) }
 }
 
 /// What the lock of a shard guards.
@@ -151,10 +151,9 @@ impl Shard<'_> {
         self.cap().saturating_sub(self.state.bytes())
     }
 
-    /// Holds an entry, unless it is too big; what has to leave is added to `evicted`.
+    /// Holds an entry, unless it is too big; what has to leave is added to `evicted`. Sooner done if the key was looked for, or expected.
     #[inline]
     pub(super) fn put(&mut self, key: &Key<'_>, entry: Entry, evicted: &mut Evicted) -> bool {
-        self.edit.expect(key.hash);
         self.edit.expect_step();
         self.state.ghosts.expect(key.hash);
         let usual = self.state.policy.usual();

@@ -189,18 +189,19 @@ unsafe fn entry_of(word: *mut u8) -> Entry {
     unsafe { Entry::from_raw(NonNull::new_unchecked(bare(word))) }
 }
 
-/// The lines behind the first of an entry that is small, or of the part of a large one that is read first.
-pub(super) const LINES: [usize; 3] = [64, 128, 192];
-
-/// The entry of this key among these words, or the number of the word where it would stand; `more` of its lines are fetched. Nothing of it is given up while
-/// `_while` lives: a pin, or the only right to edit.
+/// The entry of this key among these words, or the number of the word where it would stand. Fetches the line in which its key ends, and all of it if it
+/// `is_small`. Nothing of it is given up while `_while` lives: a pin, or the only right to edit.
 #[inline]
-pub(super) fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P, more: &[usize]) -> Result<Seen<'p>, usize> {
+pub(super) fn search<'p, P>(words: &Words, key: &Key<'_>, _while: &'p P, is_small: bool) -> Result<Seen<'p>, usize> {
     words.search(key.hash, |word| {
         // SAFETY: a word that is not null is of a `Held`. Whoever takes it out leaves the reference to the yard, and `_while` was there before
         // the word was read and holds that back.
         let entry = ManuallyDrop::new(unsafe { entry_of(word) });
-        more.iter().for_each(|behind| prefetch(bare(word), *behind));
+        prefetch(bare(word), 64);
+        if is_small {
+            prefetch(bare(word), 128);
+            prefetch(bare(word), 192);
+        }
         entry.is_of(key).then_some(Seen { entry, pinned: PhantomData })
     })
 }
@@ -240,7 +241,7 @@ impl<S> Table<S> {
     pub(super) fn find<'p>(&self, key: &Key<'_>, pinned: &'p Pin) -> Option<Seen<'p>> {
         let words = self.words(key.hash, pinned);
         let moves = words.moves();
-        match search(words, key, pinned, &LINES) {
+        match search(words, key, pinned, true) {
             Ok(found) => Some(found),
             Err(_) if words.is_whole(moves) => None,
             Err(_) => self.find_again(key, pinned),
@@ -257,8 +258,8 @@ impl<S> Table<S> {
             // SAFETY: null, or an array that was not unpublished when it was loaded, and is freed by the epoch; `pinned` holds that back.
             let older = unsafe { words.older.load(Ordering::Acquire, pinned.guard()).as_ref() };
             let older = older.filter(|older| older.home(key.hash) >= words.done()).map(|older| (older, older.moves()));
-            let found = search(words, key, pinned, &LINES)
-                .or_else(|_| older.map_or(Err(0), |(older, _)| search(older, key, pinned, &LINES)));
+            let found =
+                search(words, key, pinned, true).or_else(|_| older.map_or(Err(0), |(older, _)| search(older, key, pinned, true)));
             let still = words.moves() == moves && older.is_none_or(|(older, moves)| older.moves() == moves);
             if found.is_ok() || still {
                 return found.ok();

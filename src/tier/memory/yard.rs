@@ -24,8 +24,10 @@ pub(super) struct Yard<T> {
     /// Number of the oldest closed batch.
     oldest: u64,
     /// Of the open batch: items and bytes.
-    open: usize,
+    open: u32,
     open_bytes: usize,
+    /// Of the item that came last; of more than 4 GiB, that much.
+    last_bytes: u32,
     /// Batches with a lower number are seen by nobody any more. Counted up by the epoch.
     passed: Arc<AtomicU64>,
     /// Was something left to the epoch since somebody asked?
@@ -35,7 +37,7 @@ pub(super) struct Yard<T> {
 impl<T> Yard<T> {
     pub(super) fn new() -> Self {
         let (waiting, closed, passed) = (VecDeque::new(), VecDeque::new(), Arc::new(AtomicU64::new(0)));
-        Self { waiting, ready: 0, closed, oldest: 0, open: 0, open_bytes: 0, passed, wants_flush: false }
+        Self { waiting, ready: 0, closed, oldest: 0, open: 0, open_bytes: 0, last_bytes: 0, passed, wants_flush: false }
     }
 
     /// Takes in what nobody can find any more, and what of it is in memory. Is the batch full, and closed?
@@ -43,8 +45,9 @@ impl<T> Yard<T> {
     pub(super) fn lay(&mut self, item: T, bytes: usize) -> bool {
         self.open += 1;
         self.open_bytes += bytes;
+        self.last_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.waiting.push_back(item);
-        let is_full = self.open >= BATCH || self.open_bytes >= BATCH_BYTES;
+        let is_full = self.open >= BATCH as u32 || self.open_bytes >= BATCH_BYTES;
         if is_full {
             self.close();
         }
@@ -58,7 +61,7 @@ impl<T> Yard<T> {
             return;
         }
         let (passed, behind) = (self.passed.clone(), self.oldest + self.closed.len() as u64 + 1);
-        self.closed.push_back(std::mem::take(&mut self.open));
+        self.closed.push_back(std::mem::take(&mut self.open) as usize);
         self.open_bytes = 0;
         self.wants_flush = true;
         pin().later(move || {
@@ -95,6 +98,12 @@ impl<T> Yard<T> {
                 take(item);
             }
         }
+    }
+
+    /// What was said of the item that came last.
+    #[inline]
+    pub(super) fn last_bytes(&self) -> usize {
+        self.last_bytes as usize
     }
 
     /// What is to be handed out after so many others.

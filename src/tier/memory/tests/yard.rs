@@ -48,3 +48,22 @@ fn a_yard_has_work_when_a_batch_was_closed_and_when_one_may_go() {
     assert_eq!(freed, [1]);
     assert!(!yard.has_work(), "nothing is left");
 }
+
+#[test]
+fn a_yard_tells_what_it_hands_out_soon_and_how_large_the_last_was() {
+    let mut yard = Yard::new();
+    assert!(yard.upcoming(0).is_none());
+    for (item, bytes) in [(1, 8), (2, 2_000), (3, 1_000)] {
+        yard.lay(item, bytes);
+        assert_eq!(yard.last_bytes(), bytes);
+    }
+    assert_eq!([0, 1, 2, 3].map(|after| yard.upcoming(after).copied()), [Some(1), Some(2), Some(3), None]);
+    yard.close();
+    let mut freed = Vec::new();
+    // Another test may be pinned for a while.
+    while freed.is_empty() {
+        pin().flush();
+        yard.free(|item| freed.push(item));
+    }
+    assert_eq!((freed, yard.upcoming(0)), (vec![1], Some(&2)));
+}
