@@ -1,6 +1,6 @@
 //! The head of an entry: what is known of it besides its key and its value, in 32 bytes.
 //!
-//! Safe code, on which the unsafe code of [`codec`](super::codec) relies: what a head says of lengths it says from [`Head::new`] to its end.
+//! [`codec`](super::codec) trusts what a head says of lengths, to read and to free by them: it says the same from [`Head::new`] to its end.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;

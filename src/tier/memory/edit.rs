@@ -8,12 +8,12 @@ use super::words::Words;
 use crate::entry::Entry;
 use crate::key::Key;
 
-/// Entries of so many bytes are small.
+/// Entries of so many bytes and fewer are small: all of one is fetched.
 const SMALL: usize = 256;
 /// What glibc's allocator keeps as it is when it is freed. It merges what is larger with what is free behind, and looks for that at the heads of the next two.
 const KEPT: usize = 1032;
 const CHUNK_HEAD: usize = 8;
-/// How many puts before its turn that is fetched.
+/// An entry is fetched when so many others are freed before it.
 const SOON: usize = 3;
 
 /// Where the entry of a key that is not here would be put, as long as nothing is put into its array and nothing taken out.
