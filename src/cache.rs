@@ -206,8 +206,9 @@ impl Cache {
     ///
     /// With a disk policy the value is readable at once and within milliseconds in the log, where it survives a process that is killed. A power cut it
     /// survives from the next [`flush`](Self::flush) or `disk.flush_interval` on. While the disk's queue is full, a `set` of a disk policy waits.
-    /// While the disk is down, the value is not written there; an older one of the key that is there does not come back, unless the process is killed
-    /// before the disk is up again.
+    /// While the disk is down, the value is not written there, and an older one of the key that is there does not come back. A process that is killed
+    /// before the disk is up again leaves a mark, and the next one lets go of all the disk held; only a device that takes not even a file's new name
+    /// (read-only, or gone) has none, and the older value may come back then.
     ///
     /// A value that is larger than a share of memory and than half a segment of the disk is held by Redis alone, or by nothing, and counted. A Redis
     /// that does not answer fails nothing: it is counted, and its old copy is barred until it is replaced.

@@ -238,7 +238,7 @@ impl Engine {
         settled.map_err(|error| {
             tracing::warn!(%error, "the disk did not take the tombstones of an invalidation");
             self.recorder.error(Tier::Disk);
-            let advice = "is in force in this process, but the disk did not take it: a process killed now could serve the values again; repair the disk and repeat it";
+            let advice = "is in force in this process, but the disk did not take it: a process killed now could serve the values again if the device takes no change at all; repair the disk and repeat it";
             Error::caused(ErrorKind::TierDown, "invalidation", advice, error)
         })
     }

@@ -91,7 +91,18 @@ async fn a_symlink_is_not_followed_wherever_it_is_planted() {
 
     // In place of each file of a folder in use: what it leads to is neither read as ours nor written.
     let (real, victim) = (folder.path().join("real"), folder.path().join("victim"));
-    for name in ["lock", "ledger", "sequence.note", "hot.note", "0000000001.seg", "catalogue", "hot.note.tmp", "probe.tmp"] {
+    for name in [
+        "lock",
+        "ledger",
+        "sequence.note",
+        "hot.note",
+        "0000000001.seg",
+        "catalogue",
+        "settled",
+        "owing",
+        "hot.note.tmp",
+        "probe.tmp",
+    ] {
         let cache = open(&real).await.unwrap();
         put(&cache, NS, "k", "v", TtlPolicy::Persistent).await;
         cache.close().await.unwrap();

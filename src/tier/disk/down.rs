@@ -14,6 +14,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use super::Shared;
 use super::catalogue::Directory;
 use super::files;
@@ -132,9 +134,13 @@ impl Shared {
             let is_last = {
                 let mut queue = self.queue.lock();
                 while !queue.closing && !queue.retry {
-                    self.work.wait(&mut queue);
+                    if queue.wants_mark() {
+                        MutexGuard::unlocked(&mut queue, || self.mark_debt());
+                    } else {
+                        self.work.wait(&mut queue);
+                    }
                 }
-                queue.retry = false;
+                (queue.retry, queue.is_mark_tried) = (false, self.debt.is_marked());
                 queue.closing
             };
             match self.take_and_read(tried < TRIES) {
@@ -177,6 +183,7 @@ impl Writer {
         if !self.shared.folder_is_ours()? {
             // Removed, or put aside for another: made anew, empty.
             self.shared.take_folder()?;
+            self.shared.forget_mark();
             anew = true;
         }
         if !anew {

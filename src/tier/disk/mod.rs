@@ -26,6 +26,8 @@ mod care;
 #[cfg(feature = "disk")]
 mod catalogue;
 #[cfg(feature = "disk")]
+mod debt;
+#[cfg(feature = "disk")]
 mod down;
 #[cfg(feature = "disk")]
 mod face;

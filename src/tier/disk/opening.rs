@@ -222,6 +222,7 @@ impl Shared {
             self.take_folder()?;
         }
         self.prepare()?;
+        self.heed_mark()?;
         {
             let mut queue = self.queue.lock();
             if matches!(queue.opening, Opening::UnderWay) {

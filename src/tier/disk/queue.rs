@@ -51,6 +51,8 @@ pub(super) struct Queue {
     pub(super) retry: bool,
     /// The tier is down, and before it comes back everything in the log goes. Nothing is queued meanwhile.
     pub(super) let_go: bool,
+    /// The tier is down, and it was tried to [mark](super::debt) the folder.
+    pub(super) is_mark_tried: bool,
     /// Segments that hold nothing any more may be dropped.
     pub(super) tidy: bool,
     /// The writer has ended.
@@ -63,7 +65,7 @@ pub(super) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         let (ops, opening) = (VecDeque::new(), Opening::UnderWay);
-        let (closing, retry, let_go, tidy, ended) = (false, false, false, false, false);
-        Self { ops, bytes: 0, last: 0, closing, retry, let_go, tidy, ended, opening, is_awaited: true }
+        let (closing, retry, let_go, is_mark_tried, tidy, ended) = (false, false, false, false, false, false);
+        Self { ops, bytes: 0, last: 0, closing, retry, let_go, is_mark_tried, tidy, ended, opening, is_awaited: true }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::DiskConfig;
 use super::care::Care;
 use super::catalogue::{Catalogue, Directory};
+use super::debt::Debt;
 use super::files::{self, Handle, How};
 use super::index::{Index, Pending, Shard};
 use super::log::{CachedReads, Segments};
@@ -67,6 +68,7 @@ pub(super) struct Shared {
     /// Files that were read at open.
     pub(super) recovered: AtomicU64,
     pub(super) closed: AtomicBool,
+    pub(super) debt: Debt,
     pub(super) care: Care,
     /// Threads that wait for the device.
     pub(super) threads: Threads,
@@ -135,6 +137,7 @@ impl Shared {
             sweeps: Mutex::default(),
             recovered: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            debt: Debt::default(),
             care: Care::default(),
             threads: Threads::default(),
             crew: Mutex::default(),

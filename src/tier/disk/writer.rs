@@ -11,6 +11,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use super::Shared;
 use super::catalogue::Directory;
 use super::down::gone;
@@ -44,6 +46,8 @@ pub(super) struct Writer {
     pub(super) sealed: bool,
     /// How often the tier had gone down when it was last tried.
     pub(super) falls: u64,
+    /// All that is owed is in the log when what has this sequence is; `None` = not known yet.
+    owed_until: Option<u64>,
     /// The tier is being closed while it is down, and was tried once more.
     pub(super) tried_last: bool,
     /// In which batches are gathered: one for all, as large ones that come and go leave holes in the heap.
@@ -68,7 +72,18 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, open: Arc<Segment>, records: u64, log_bytes: u64, sealed: bool) -> Self {
         // Its pages are there once they are written to.
         let buffer = Vec::with_capacity(BATCH_BYTES as usize + (64 << 10));
-        Self { shared, open, records, log_bytes, torn: false, sealed, falls: u64::MAX, tried_last: false, buffer }
+        Self {
+            shared,
+            open,
+            records,
+            log_bytes,
+            torn: false,
+            sealed,
+            falls: u64::MAX,
+            owed_until: None,
+            tried_last: false,
+            buffer,
+        }
     }
 
     /// Runs until the queue is closed and empty, or closed and the tier down.
@@ -90,6 +105,10 @@ impl Writer {
         let mut queue = self.shared.queue.lock();
         loop {
             let down = self.shared.is_down();
+            if down && queue.wants_mark() {
+                MutexGuard::unlocked(&mut queue, || self.shared.mark_debt());
+                continue;
+            }
             if down && queue.closing {
                 if std::mem::replace(&mut self.tried_last, true) {
                     return None;
@@ -97,7 +116,7 @@ impl Writer {
                 break;
             }
             if down && queue.retry {
-                queue.retry = false;
+                (queue.retry, queue.is_mark_tried) = (false, self.shared.debt.is_marked());
                 break;
             }
             if !down && (queue.tidy || !queue.ops.is_empty()) {
@@ -342,6 +361,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes the mark back once all that was owed is in the log. What has the sequence `said` and later is not owed: it came when the tier was up again.
+    fn pay_up_to(&mut self, said: u64) {
+        let until = *self.owed_until.get_or_insert(said);
+        if self.shared.written.load(Ordering::Acquire) >= until && self.shared.sync().is_ok() && self.shared.unmark_debt().is_ok()
+        {
+            self.owed_until = None;
+        }
+    }
+
     /// Tells the waiting what became of a batch.
     fn settle(&mut self, bytes: u64, result: Result<u64, (VecDeque<Op>, io::Error)>) {
         self.shared.patience.moved();
@@ -353,11 +381,15 @@ impl Writer {
                 if queue.ops.is_empty() && !queue.let_go {
                     self.shared.written.fetch_max(queue.last, Ordering::AcqRel);
                 }
+                let said = queue.last;
                 drop(queue);
                 self.shared.come_up(self.falls);
+                if self.shared.debt.is_marked() {
+                    self.pay_up_to(said);
+                }
             }
             Err((rest, error)) => {
-                self.shared.fail(error);
+                self.owed_until = None;
                 let kept = self.shared.owe(rest);
                 let mut queue = self.shared.queue.lock();
                 let waiting: VecDeque<Op> = std::mem::take(&mut queue.ops);
@@ -370,6 +402,13 @@ impl Writer {
                 if queue.let_go {
                     queue.owe_everything();
                 }
+                let wants_mark = queue.wants_mark();
+                drop(queue);
+                // Before anybody is told: who knows of the error may be killed the next moment.
+                if wants_mark {
+                    self.shared.mark_debt();
+                }
+                self.shared.fail(error);
             }
         }
         self.shared.changed();

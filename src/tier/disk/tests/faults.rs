@@ -223,3 +223,105 @@ async fn a_close_while_down_leaves_nothing_behind_that_was_taken_back() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_process_killed_while_the_tier_is_down_leaves_nothing_behind_that_was_taken_back() {
+    for how in ["removed", "replaced", "swept"] {
+        let bench = Bench::new();
+        let disk = bench.open();
+        bench.put(&disk, "k", b"old");
+        appended(&disk).await;
+        bench.faults.after(0, Fault::Full);
+        match how {
+            "removed" => drop(bench.remove(&disk, "k")),
+            "replaced" => bench.put(&disk, "k", b"new"),
+            _ => drop(disk.remove_matching(None, None, "", u64::MAX).await),
+        }
+        let _ = disk.settled(disk.position() - 1).await;
+        marked(&disk).await;
+        let after = killed(&bench);
+        let disk = after.open();
+        assert_eq!(after.get(&disk, "k").await, None, "{how}");
+        assert_eq!(disk.counts().distrusted, 1);
+        after.put(&disk, "later", b"v");
+        disk.close().await.unwrap();
+        drop(disk);
+        assert!(after.get(&after.open(), "later").await.is_some(), "it is let go once");
+    }
+}
+
+#[tokio::test]
+async fn what_is_removed_after_the_tier_went_down_is_marked_too_and_what_was_paid_costs_nothing() {
+    let bench = Bench::new();
+    let disk = bench.open();
+    for key in ["kept", "removed"] {
+        bench.put(&disk, key, b"old");
+    }
+    appended(&disk).await;
+    // It goes down over a sync, with nothing owed: a process killed now loses nothing.
+    bench.faults.after(0, Fault::Full);
+    disk.flush().await.unwrap_err();
+    let after = killed(&bench);
+    assert!(after.get(&after.open(), "kept").await.is_some());
+
+    bench.remove(&disk, "removed");
+    marked(&disk).await;
+    let after = killed(&bench);
+    let afterwards = after.open();
+    for key in ["kept", "removed"] {
+        assert_eq!(after.get(&afterwards, key).await, None, "nobody knows which of them was taken back");
+    }
+
+    bench.faults.heal();
+    up(&disk).await;
+    appended(&disk).await;
+    disk.shared().wait(|| (!disk.shared().debt.is_marked()).then_some(())).await;
+    let after = killed(&bench);
+    let afterwards = after.open();
+    assert!(after.get(&afterwards, "kept").await.is_some());
+    assert_eq!(after.get(&afterwards, "removed").await, None);
+}
+
+#[tokio::test]
+async fn a_mark_of_the_process_before_is_heeded_even_if_the_first_look_at_the_folder_fails() {
+    let bench = Bench::new();
+    let disk = bench.open();
+    bench.put(&disk, "k", b"old");
+    appended(&disk).await;
+    bench.faults.after(0, Fault::Full);
+    bench.remove(&disk, "k");
+    marked(&disk).await;
+    let mut downs = 0;
+    for calls in 0..20 {
+        let after = killed(&bench);
+        after.faults.between(calls, 1, Fault::NoDescriptor);
+        let disk = after.open();
+        downs += u32::from(disk.report().state == TierState::Down);
+        // Now this process owes something, too, and the mark that it finds is not its own.
+        after.remove(&disk, "other");
+        if disk.report().state == TierState::Down {
+            marked(&disk).await;
+        }
+        up(&disk).await;
+        assert_eq!(after.get(&disk, "k").await, None, "after {calls} calls");
+    }
+    assert!(downs > 3, "{downs}");
+}
+
+#[tokio::test]
+async fn a_device_that_takes_no_mark_is_asked_again() {
+    let bench = Bench::new();
+    let disk = bench.open();
+    bench.put(&disk, "k", b"old");
+    appended(&disk).await;
+    bench.faults.after(0, Fault::Broken);
+    bench.remove(&disk, "k");
+    marked(&disk).await;
+    assert!(!disk.shared().debt.is_marked());
+    bench.faults.heal();
+    bench.faults.after(0, Fault::Full);
+    disk.maintain().await;
+    disk.shared().wait(|| disk.shared().debt.is_marked().then_some(())).await;
+    let after = killed(&bench);
+    assert_eq!(after.get(&after.open(), "k").await, None);
+}

@@ -102,6 +102,22 @@ async fn up(disk: &Disk) {
     }
 }
 
+/// The folder as a process that is killed now would leave it, in a bench of its own.
+fn killed(bench: &Bench) -> Bench {
+    let after = Bench { clock: bench.clock.clone(), hasher: bench.hasher.clone(), ..Bench::new() };
+    std::fs::create_dir(after.path()).unwrap();
+    // A folder that was never made has none; a file may be gone again, as after a kill.
+    for file in std::fs::read_dir(bench.path()).into_iter().flatten().flatten().filter(|file| file.path().is_file()) {
+        let _ = std::fs::copy(file.path(), after.path().join(file.file_name()));
+    }
+    after
+}
+
+/// Waits until it was tried to mark the folder.
+async fn marked(disk: &Disk) {
+    disk.shared().wait(|| disk.shared().queue.lock().is_mark_tried.then_some(())).await;
+}
+
 /// The segment files, oldest first.
 fn segment_paths(bench: &Bench) -> Vec<std::path::PathBuf> {
     recovery::segment_files(bench.path()).unwrap().into_values().collect()

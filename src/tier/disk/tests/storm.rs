@@ -1,7 +1,9 @@
 //! Every call on a file fails once, and each way of failing has its turn: nothing panics, nothing wrong is read, nothing that was removed
-//! comes back, health says why, and the tier comes back when the fault is gone.
+//! comes back, not even in a process that opens the folder after this one was killed in the middle of it; health says why, and the tier comes back
+//! when the fault is gone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use super::*;
 
@@ -69,14 +71,48 @@ async fn writes(disk: &Disk) {
     }
 }
 
-/// The whole script with the calls from `call` on failing; how many values were there in the end, and how many calls there were.
-async fn run(call: u64, count: u64, fault: Fault) -> (usize, u64) {
+/// What a process that is killed now leaves behind, once nothing is under way. `None` if something is owed and the device has taken no mark of it.
+async fn killed_at_rest(bench: &Bench, disk: &Disk) -> Option<Bench> {
+    let shared = disk.shared();
+    let at_rest = || {
+        let queue = shared.queue.lock();
+        (shared.written.load(Ordering::Acquire) >= queue.last || shared.is_down() && queue.is_mark_tried).then_some(())
+    };
+    loop {
+        shared.wait(at_rest).await;
+        let calls = bench.faults.calls();
+        let owes = shared.written.load(Ordering::Acquire) < shared.queue.lock().last && !shared.debt.is_marked();
+        let after = killed(bench);
+        // Nothing was done to the files while they were copied.
+        if bench.faults.calls() == calls {
+            return (!owes).then_some(after);
+        }
+    }
+}
+
+/// What became of the script.
+struct Run {
+    /// Values that were there in the end.
+    there: usize,
+    /// Values that were there after a kill in the middle, if that could be judged.
+    survived: Option<usize>,
+    /// Calls that there were.
+    calls: u64,
+}
+
+/// The whole script with the calls from `call` on failing.
+async fn run(call: u64, count: u64, fault: Fault) -> Run {
     let when = format!("{fault:?}, {count} calls from {call} on");
     let bench = Bench::new();
     let mut model = Model::new();
     bench.faults.between(call, count, fault);
     let disk = bench.open();
     work(&bench, &disk, &mut model, 1).await;
+    let mut survived = None;
+    if let Some(after) = killed_at_rest(&bench, &disk).await {
+        let disk = after.open();
+        survived = Some(judge(&after, &disk, &model, &format!("{when}, killed")).await);
+    }
     // A fault that outlives the process may keep it from taking back what it removed or replaced, and the close says so.
     let outlived = disk.close().await.is_err();
     drop(disk);
@@ -102,25 +138,29 @@ async fn run(call: u64, count: u64, fault: Fault) -> (usize, u64) {
     let disk = bench.open();
     let there = judge(&bench, &disk, &model, &format!("{when}, in the end")).await;
     assert!(bench.get(&disk, "after").await.is_some(), "{when}");
-    (there, calls)
+    Run { there, survived, calls }
 }
 
 #[tokio::test]
 async fn each_call_on_a_file_may_fail_once_or_for_long_in_each_way() {
-    let (there, calls) = run(u64::MAX / 2, 1, Fault::Broken).await;
-    assert_eq!(there, 10, "without a fault all are there");
+    let Run { there, survived, calls } = run(u64::MAX / 2, 1, Fault::Broken).await;
+    assert_eq!((there, survived), (10, Some(9)), "without a fault all are there");
     assert!(calls > 60, "{calls}");
-    let mut kept = 0;
+    let (mut kept, mut killed) = (0, Vec::new());
     for call in 0..calls {
-        kept += run(call, 1, Fault::Broken).await.0;
+        let once = run(call, 1, Fault::Broken).await;
+        kept += once.there;
+        killed.push(once.survived);
         // For longer, from every third call on, each way in turn.
         let fault = [Fault::Broken, Fault::Full, Fault::Short, Fault::NoDescriptor][call as usize / 3 % 4];
         if call % 3 == 0 {
-            run(call, [9, u64::MAX / 2][call as usize / 12 % 2], fault).await;
+            killed.push(run(call, [9, u64::MAX / 2][call as usize / 12 % 2], fault).await.survived);
         }
         if call % 3 == 1 {
-            run(call, 1, Fault::Short).await;
+            killed.push(run(call, 1, Fault::Short).await.survived);
         }
     }
     assert!(kept > calls as usize * 5, "one fault costs too much: {kept} of {} were kept", calls * 10);
+    let (all, judged) = (killed.len(), killed.iter().flatten().count());
+    assert!(judged > all * 3 / 4, "{judged} of {all} kills left a folder that could be judged");
 }
