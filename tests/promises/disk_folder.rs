@@ -98,8 +98,8 @@ async fn a_symlink_is_not_followed_wherever_it_is_planted() {
         "hot.note",
         "0000000001.seg",
         "catalogue",
-        "settled",
-        "owing",
+        "log.settled",
+        "log.owing",
         "hot.note.tmp",
         "probe.tmp",
     ] {

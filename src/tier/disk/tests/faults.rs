@@ -315,8 +315,8 @@ async fn a_device_that_takes_no_mark_is_asked_again() {
     bench.put(&disk, "k", b"old");
     appended(&disk).await;
     bench.faults.after(0, Fault::Broken);
-    bench.remove(&disk, "k");
-    marked(&disk).await;
+    let removal = bench.remove(&disk, "k");
+    disk.settled(removal.ticket).await.unwrap_err();
     assert!(!disk.shared().debt.is_marked());
     bench.faults.heal();
     bench.faults.after(0, Fault::Full);
