@@ -18,6 +18,7 @@ use answer::Refusal;
 pub(super) use take::Next;
 
 use crate::clock::{Clock, Stopwatch};
+use crate::entry::Header;
 use crate::error::{Error, ErrorKind};
 use crate::namespace::Namespace;
 use crate::tier::remote::breaker::{Breaker, pause};
@@ -50,6 +51,8 @@ pub(super) struct Core {
     pub(super) timeout: Duration,
     /// The largest payload in bytes.
     pub(super) max_value: u64,
+    /// The number of the last byte that is asked for of an entry: one more than it may have, which tells what is too large.
+    pub(super) last_byte: String,
     pub(super) node: String,
     /// Random: tells our own records in the log from those of any other, also of an earlier life of this node.
     pub(super) instance: String,
@@ -98,6 +101,7 @@ impl Core {
             clock,
             timeout,
             max_value,
+            last_byte: (max_value + Header::LEN as u64).to_string(),
             node,
             instance: format!("{:016x}", fastrand::u64(..)),
             state: Mutex::new(State {

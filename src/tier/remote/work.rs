@@ -1,6 +1,6 @@
 //! What can be asked of the server, and the commands it comes down to.
 
-use crate::entry::{Entry, Header};
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::tier::remote::keys::{Layout, Place};
@@ -211,9 +211,7 @@ impl Core {
 
     /// Asks for the entries' bytes.
     pub(super) fn encode_values<'p>(&self, places: impl Iterator<Item = &'p Place>, batch: &mut Batch) {
-        // One byte more than is allowed tells what is too large.
-        let last = (self.max_value + Header::LEN as u64).to_string();
-        places.for_each(|place| batch.add("GETRANGE", &[place.entry().as_bytes(), b"0", last.as_bytes()]));
+        places.for_each(|place| batch.add("GETRANGE", &[place.entry().as_bytes(), b"0", self.last_byte.as_bytes()]));
     }
 
     /// Tells the log, once the data are changed: whoever hears of it then reads the new.
