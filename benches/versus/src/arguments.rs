@@ -57,7 +57,8 @@ impl Options {
     }
 }
 
-fn complain(error: &dyn Display) -> ! {
+/// Says what is wrong with the arguments, and ends the process.
+pub fn complain(error: &dyn Display) -> ! {
     eprintln!("{error}");
     exit(2)
 }

@@ -29,7 +29,7 @@ use foyer_memory::{CacheBuilder, EvictionConfig, LfuConfig, LruConfig, S3FifoCon
 use read::{Format, Request};
 use serde_json::json;
 use tokio::runtime::Runtime;
-use versus::arguments::Options;
+use versus::arguments::{Options, complain};
 use versus::contenders::at_once;
 use versus::report::{Bar, Row, say};
 
@@ -282,7 +282,7 @@ impl Drop for Ours {
 
 fn traces(folder: &str, part: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap_or_else(|cause| panic!("{folder}: {cause}"))
+        .unwrap_or_else(|cause| complain(&format!("{folder}: {cause}")))
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.is_file() && path.extension().is_none_or(|extension| extension != "md"))
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)))
@@ -296,7 +296,7 @@ fn main() {
     let (part, limit) = (given.value::<String>("--traces").unwrap_or_default(), given.value("--limit").unwrap_or(5_000_000));
     let shares = given.list("--shares").unwrap_or_else(|| vec![0.1, 1.0, 5.0, 10.0, 25.0]);
     let (test, alone, output) = (given.has("--test"), given.has("--ours"), given.output());
-    let folder = given.rest().into_iter().next().unwrap_or_else(|| panic!("which folder? see --help"));
+    let folder = given.rest().into_iter().next().unwrap_or_else(|| complain(&"which folder? see --help"));
     let limit = if test { 20_000 } else { limit };
     let (mut rows, mut below) = (Vec::new(), Vec::new());
     for path in traces(&folder, &part) {
