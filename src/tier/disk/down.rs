@@ -73,6 +73,8 @@ impl Shared {
         if is_news {
             tracing::warn!(%error, "disk tier is down; the cache goes on without it");
         }
+        // The writer has to mark what is owed.
+        self.work.notify_one();
         self.changed();
     }
 

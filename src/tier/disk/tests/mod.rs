@@ -10,6 +10,7 @@ mod storm;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -111,6 +112,25 @@ fn killed(bench: &Bench) -> Bench {
         let _ = std::fs::copy(file.path(), after.path().join(file.file_name()));
     }
     after
+}
+
+/// What a process that is killed now leaves behind, once nothing is under way. `None` if something is owed and the device has taken no mark of it.
+async fn killed_at_rest(bench: &Bench, disk: &Disk) -> Option<Bench> {
+    let shared = disk.shared();
+    let at_rest = || {
+        let queue = shared.queue.lock();
+        (shared.written.load(Ordering::Acquire) >= queue.last || shared.is_down() && queue.is_mark_tried).then_some(())
+    };
+    loop {
+        shared.wait(at_rest).await;
+        let calls = bench.faults.calls();
+        let owes = shared.written.load(Ordering::Acquire) < shared.queue.lock().last && !shared.debt.is_marked();
+        let after = killed(bench);
+        // Nothing was done to the files while they were copied.
+        if bench.faults.calls() == calls {
+            return (!owes).then_some(after);
+        }
+    }
 }
 
 /// Waits until it was tried to mark the folder.

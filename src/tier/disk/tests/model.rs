@@ -1,4 +1,4 @@
-//! The tier against a naive map, with faults, sweeps and reopenings among the operations.
+//! The tier against a naive map, with faults, sweeps, reopenings and kills among the operations.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,13 @@ enum Step {
     Advance,
     Settle,
     Reopen,
-    Fail(u8),
+    Kill,
+    Fail(Option<Fault>, u8),
+}
+
+/// A device that fails, that is full, or that is well again.
+fn fault() -> impl Strategy<Value = Option<Fault>> {
+    prop_oneof![Just(None), Just(Some(Fault::Broken)), Just(Some(Fault::Full)), Just(Some(Fault::Short))]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -29,7 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Advance),
         2 => Just(Step::Settle),
         1 => Just(Step::Reopen),
-        1 => (0..6u8).prop_map(Step::Fail),
+        1 => Just(Step::Kill),
+        1 => (fault(), 0..6u8).prop_map(|(fault, calls)| Step::Fail(fault, calls)),
     ]
 }
 
@@ -45,7 +52,7 @@ proptest! {
 }
 
 async fn run(steps: Vec<Step>, faults: bool) {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let mut disk = bench.open();
     // Value and the steady time of its end.
     let mut model: HashMap<u8, (Vec<u8>, u64)> = HashMap::new();
@@ -90,7 +97,7 @@ async fn run(steps: Vec<Step>, faults: bool) {
             Step::Settle => drop(disk.settled(disk.position() - 1).await),
             Step::Reopen => {
                 if faults {
-                    // Killed while it is down it may lose removals; so it comes up first.
+                    // Closed while it is down it may lose what it holds; so it comes up first.
                     bench.faults.heal();
                     while disk.report().state != TierState::Up || disk.settled(disk.position() - 1).await.is_err() {
                         disk.maintain().await;
@@ -101,14 +108,19 @@ async fn run(steps: Vec<Step>, faults: bool) {
                 drop(disk);
                 disk = bench.open();
             }
-            Step::Fail(calls) => {
-                if faults {
-                    match calls {
-                        0 => bench.faults.heal(),
-                        calls => bench.faults.after(u64::from(calls), Fault::Broken),
-                    }
+            Step::Kill => {
+                // What the device takes no mark of may be lost.
+                if let Some(after) = killed_at_rest(&bench, &disk).await {
+                    drop(disk);
+                    bench = after;
+                    disk = bench.open();
                 }
             }
+            Step::Fail(fault, calls) if faults => match fault {
+                Some(fault) => bench.faults.after(u64::from(calls), fault),
+                None => bench.faults.heal(),
+            },
+            Step::Fail(..) => {}
         }
     }
 }

@@ -3,7 +3,6 @@
 //! when the fault is gone.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use super::*;
 
@@ -67,25 +66,6 @@ async fn writes(disk: &Disk) {
         up(disk).await;
         if disk.flush().await.is_ok() {
             return;
-        }
-    }
-}
-
-/// What a process that is killed now leaves behind, once nothing is under way. `None` if something is owed and the device has taken no mark of it.
-async fn killed_at_rest(bench: &Bench, disk: &Disk) -> Option<Bench> {
-    let shared = disk.shared();
-    let at_rest = || {
-        let queue = shared.queue.lock();
-        (shared.written.load(Ordering::Acquire) >= queue.last || shared.is_down() && queue.is_mark_tried).then_some(())
-    };
-    loop {
-        shared.wait(at_rest).await;
-        let calls = bench.faults.calls();
-        let owes = shared.written.load(Ordering::Acquire) < shared.queue.lock().last && !shared.debt.is_marked();
-        let after = killed(bench);
-        // Nothing was done to the files while they were copied.
-        if bench.faults.calls() == calls {
-            return (!owes).then_some(after);
         }
     }
 }
