@@ -1,6 +1,7 @@
 //! The tier as a whole: what it promises, fault by fault.
 
 mod damage;
+mod debt;
 mod faults;
 mod model;
 mod patience;
@@ -10,7 +11,6 @@ mod storm;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -101,41 +101,6 @@ async fn up(disk: &Disk) {
         disk.maintain().await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-}
-
-/// The folder as a process that is killed now would leave it, in a bench of its own.
-fn killed(bench: &Bench) -> Bench {
-    let after = Bench { clock: bench.clock.clone(), hasher: bench.hasher.clone(), ..Bench::new() };
-    std::fs::create_dir(after.path()).unwrap();
-    // A folder that was never made has none; a file may be gone again, as after a kill.
-    for file in std::fs::read_dir(bench.path()).into_iter().flatten().flatten().filter(|file| file.path().is_file()) {
-        let _ = std::fs::copy(file.path(), after.path().join(file.file_name()));
-    }
-    after
-}
-
-/// What a process that is killed now leaves behind, once nothing is under way. `None` if something is owed and the device has taken no mark of it.
-async fn killed_at_rest(bench: &Bench, disk: &Disk) -> Option<Bench> {
-    let shared = disk.shared();
-    let at_rest = || {
-        let queue = shared.queue.lock();
-        (shared.written.load(Ordering::Acquire) >= queue.last || shared.is_down() && queue.is_mark_tried).then_some(())
-    };
-    loop {
-        shared.wait(at_rest).await;
-        let calls = bench.faults.calls();
-        let owes = shared.written.load(Ordering::Acquire) < shared.queue.lock().last && !shared.debt.is_marked();
-        let after = killed(bench);
-        // Nothing was done to the files while they were copied.
-        if bench.faults.calls() == calls {
-            return (!owes).then_some(after);
-        }
-    }
-}
-
-/// Waits until it was tried to mark the folder.
-async fn marked(disk: &Disk) {
-    disk.shared().wait(|| disk.shared().queue.lock().is_mark_tried.then_some(())).await;
 }
 
 /// The segment files, oldest first.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::debt::killed_at_rest;
 use super::*;
 
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::debt::killed_at_rest;
 use super::*;
 
 /// What each key may be: its last value, or nothing.
