@@ -19,18 +19,18 @@ pub(super) fn killed(bench: &Bench) -> Bench {
 /// What a process that is killed now leaves behind, once nothing is under way. `None` if something is owed and the device has taken no mark of it.
 pub(super) async fn killed_at_rest(bench: &Bench, disk: &Disk) -> Option<Bench> {
     let shared = disk.shared();
-    let at_rest = || {
+    let owes = || {
         let queue = shared.queue.lock();
-        (shared.written.load(Ordering::Acquire) >= queue.last || shared.is_down() && queue.is_mark_tried).then_some(())
+        queue.let_go || shared.written.load(Ordering::Acquire) < queue.last
     };
     loop {
-        shared.wait(at_rest).await;
+        shared.wait(|| (!owes() || shared.is_down() && shared.queue.lock().is_mark_tried).then_some(())).await;
         let calls = bench.faults.calls();
-        let owes = shared.written.load(Ordering::Acquire) < shared.queue.lock().last && !shared.debt.is_marked();
+        let is_told = !owes() || shared.debt.is_marked();
         let after = killed(bench);
         // Nothing was done to the files while they were copied.
         if bench.faults.calls() == calls {
-            return (!owes).then_some(after);
+            return is_told.then_some(after);
         }
     }
 }
