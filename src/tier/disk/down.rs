@@ -170,7 +170,10 @@ impl Shared {
         if is_owed && self.lock.lock().is_some() {
             let gone =
                 segment_files(&self.config.path).and_then(|files| files.values().try_for_each(|path| files::remove_all(path)));
-            if let Err(error) = gone {
+            // A folder that is marked is let go by who opens it next.
+            if let Err(error) = gone
+                && !self.debt.is_marked()
+            {
                 tracing::warn!(%error, "the disk tier ends down: what was removed or replaced meanwhile may be there at the next open");
             }
         }
