@@ -24,7 +24,7 @@ pub struct FolderReport {
     pub file_bytes: u64,
     /// Bytes of records that are still an entry.
     pub live_bytes: u64,
-    /// Places that are damaged.
+    /// Places that are damaged. One more is a log that did not take all that was removed before its process was killed: nothing of it is believed.
     pub damaged: u64,
     /// Live entries, in the order of the log.
     pub entries: Vec<FolderEntry>,

@@ -8,7 +8,7 @@
 //! Who marks and unmarks is the thread that has the folder, the writer's.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Shared;
@@ -41,8 +41,17 @@ impl Debt {
     }
 }
 
+/// Is this folder marked?
+pub(super) fn is_marked(folder: &Path) -> io::Result<bool> {
+    match files::look(&folder.join(OWING)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 impl Queue {
-    /// The tier is down, and of what it owes the folder was not told yet.
+    /// Something is owed, if the tier is down, and it was not tried yet to tell the folder.
     pub(super) fn wants_mark(&self) -> bool {
         !self.is_mark_tried && (self.let_go || !self.ops.is_empty())
     }
@@ -69,7 +78,7 @@ impl Shared {
             return Err(io::Error::other("the folder is not ours now"));
         }
         // A mark that an earlier process left, and that was not looked at yet, stays that one's: the log is to be let go.
-        if !self.is_there(OWING)? {
+        if !is_marked(&self.config.path)? {
             let (settled, owing) = (self.name(SETTLED), self.name(OWING));
             files::rename(&settled, &owing).or_else(|_| files::open(&owing, How::Keep).map(drop))?;
             self.debt.is_marked.store(true, Ordering::Release);
@@ -104,15 +113,17 @@ impl Shared {
             // What it speaks of is in our queue.
             return Ok(());
         }
-        if !self.is_there(OWING)? {
+        if !is_marked(&self.config.path)? {
             // Where the device is full already, the mark will have to be made without it.
             let _ = files::open(&self.name(SETTLED), How::Keep);
             return Ok(());
         }
         let segments = segment_files(&self.config.path)?;
         if !segments.is_empty() {
-            let advice = "the process before ended while the disk was down, and could not write down what it removed; the disk begins empty";
-            tracing::warn!(segments = segments.len(), "{advice}");
+            let subject = self.subject();
+            tracing::warn!(
+                "{subject} begins empty: the process before ended while it was down, and could not write down what it removed"
+            );
         }
         for path in segments.values() {
             files::remove_all(path)?;
@@ -120,14 +131,6 @@ impl Shared {
         }
         files::sync_folder(&self.config.path)?;
         files::rename(&self.name(OWING), &self.name(SETTLED))
-    }
-
-    fn is_there(&self, name: &str) -> io::Result<bool> {
-        match files::look(&self.name(name)) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     fn name(&self, name: &str) -> PathBuf {

@@ -8,7 +8,7 @@ use super::files::{self, Handle, How, bytes_below};
 use super::recovery::{open_segment, segment_files};
 use super::scan::{Found, scan};
 use super::shared::{LOCK, holder};
-use super::{InspectedEntry, Inspection, notes};
+use super::{InspectedEntry, Inspection, debt, notes};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
@@ -32,7 +32,12 @@ pub(crate) fn inspect(path: &Path, visit: &mut dyn FnMut(InspectedEntry<'_>)) ->
     })?;
     let mut inspection = Inspection { file_bytes: bytes_below(path).map_err(fail)?, ..Inspection::default() };
     let files = segment_files(path).map_err(fail)?;
-    let newest_word = newest_words(&files, &mut inspection).map_err(fail)?;
+    let mut newest_word = newest_words(&files, &mut inspection).map_err(fail)?;
+    if debt::is_marked(path).map_err(fail)? {
+        // Whoever opens it will believe nothing of it.
+        inspection.damaged += 1;
+        newest_word.clear();
+    }
     let now = Clock::system().wall_ms();
     for (id, file) in &files {
         let Ok(Some(segment)) = open_segment(*id, file, false) else { continue };

@@ -51,7 +51,7 @@ pub(super) struct Queue {
     pub(super) retry: bool,
     /// The tier is down, and before it comes back everything in the log goes. Nothing is queued meanwhile.
     pub(super) let_go: bool,
-    /// The tier is down, and it was tried to [mark](super::debt) the folder.
+    /// It was tried to [mark](super::debt) the folder, since something is owed.
     pub(super) is_mark_tried: bool,
     /// Segments that hold nothing any more may be dropped.
     pub(super) tidy: bool,

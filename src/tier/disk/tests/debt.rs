@@ -64,6 +64,8 @@ async fn a_process_killed_while_the_tier_is_down_leaves_nothing_behind_that_was_
         let _ = disk.settled(disk.position() - 1).await;
         marked(&disk).await;
         let after = killed(&bench);
+        let inspection = inspect(after.path(), &mut |entry| assert!(!entry.live, "{how}: {}", entry.key)).unwrap();
+        assert!(inspection.damaged > 0, "{how}: a look says that something is amiss");
         let disk = after.open();
         assert_eq!(after.get(&disk, "k").await, None, "{how}");
         assert!(disk.counts().distrusted > 1, "nobody knows what else was taken back");
