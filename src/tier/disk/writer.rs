@@ -390,6 +390,16 @@ impl Writer {
             }
             Err((rest, error)) => {
                 self.owed_until = None;
+                let wants_mark = {
+                    let queue = self.shared.queue.lock();
+                    queue.wants_mark() || !rest.is_empty() && !queue.is_mark_tried
+                };
+                // Before anybody is told: who knows of the error may be killed the next moment.
+                if wants_mark {
+                    self.shared.mark_debt();
+                }
+                // Before what waits is owed: what comes from now on is no value.
+                self.shared.fail(error);
                 let kept = self.shared.owe(rest);
                 let mut queue = self.shared.queue.lock();
                 let waiting: VecDeque<Op> = std::mem::take(&mut queue.ops);
@@ -402,13 +412,6 @@ impl Writer {
                 if queue.let_go {
                     queue.owe_everything();
                 }
-                let wants_mark = queue.wants_mark();
-                drop(queue);
-                // Before anybody is told: who knows of the error may be killed the next moment.
-                if wants_mark {
-                    self.shared.mark_debt();
-                }
-                self.shared.fail(error);
             }
         }
         self.shared.changed();
